@@ -1,0 +1,92 @@
+# Needs Python >= 3.11 and make. Everything else is installed into .venv, once.
+# `make run` installs the package alone, `make test` the development tools too.
+
+PYTHON ?= python3
+SIZE ?= quick
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Threads come from processes here: two processes with one thread each beat one process with two.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+# Data sets that lie beside the checkout are used where no cache folder was chosen.
+ifeq ($(origin CLTEACH_DATA),undefined)
+ifneq ($(wildcard ../shared/data/.),)
+export CLTEACH_DATA := $(abspath ../shared/data)
+endif
+endif
+
+# pip stands in wherever uv is missing or cannot reach the registry that pip is set up for.
+install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python $(1); then :; \
+	else $(BIN)/python -m pip install $(1); fi
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks record bench clean distclean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+run: $(VENV)/.core  ## set up, train four methods on the bundled digits, print the table, save the picture
+	$(BIN)/clteach run
+
+test: lint unit check-notebooks book check-book wheel-test  ## set up and run every check
+
+setup: $(VENV)/.dev  ## set up the development environment in .venv
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev  ## the unit tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not book" --durations=8
+
+check-notebooks: $(VENV)/.dev  ## execute every chapter and compare it with what is committed
+	$(ONE_THREAD) CLTEACH_SIZE=quick $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 \
+		--nbval-sanitize-with notebooks/sanitize.cfg -n 2 --dist loadscope --timeout 600 --durations=5 notebooks
+
+book: $(VENV)/.dev  ## build the book strictly into book/_build/html
+	$(BIN)/python book/assets.py
+	$(BIN)/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book -W -n --keep-going
+
+check-book: $(VENV)/.dev  ## check the built book, in Chromium where it is found
+	$(BIN)/python -m pytest -m book --durations=3
+
+wheel-test: $(VENV)/.dev  ## build the wheel, install it into an empty environment and use it from another folder
+	$(BIN)/python tests/wheel_check.py
+
+notebooks: $(VENV)/.dev  ## execute the chapters and rewrite them (SIZE=full: the papers' settings, into out/notebooks)
+	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py
+
+record:  ## copy the numbers that `clteach reproduce` wrote to results/ into the package
+	@ls results/*.json >/dev/null 2>&1 || { echo "results/ holds no *.json: run '$(BIN)/clteach reproduce NAME' first"; exit 1; }
+	cp results/*.json clteach/results/
+
+bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what was built
+	rm -rf book/_build book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean  ## remove what was built and .venv
+	rm -rf $(VENV)
+
+# The stamps: made once, again when pyproject.toml changes.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1)' || { \
+		echo "clteach needs Python >= 3.11, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." \
+		"Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+		echo "'$(PYTHON)' cannot make virtual environments: its venv or ensurepip module is missing" \
+		"(on Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv || echo "uv could not be installed; pip does the work."
+	@touch $@
+
+$(VENV)/.core: pyproject.toml | $(VENV)/.made
+	$(call install,-e .)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	$(call install,-e ".[dev]")
+	@touch $(VENV)/.core $@

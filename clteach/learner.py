@@ -1,0 +1,309 @@
+r"""The contract between a method and the training loop.
+
+A learner is an `nn.Module` that owns its networks, its optimisers and everything it remembers of past tasks. The loop in
+`clteach.training` drives it, flat and without callbacks::
+
+    for t in tasks:
+        for phase in learner.phases(t, steps):
+            learner.enter(t, phase)                     # cheap, idempotent: also called on resume
+            learner.begin_phase(t, phase, data, rng)    # once: snapshots, freezing
+            for s in range(phase.steps):
+                learner.step(batch, learner.draw(len(batch.y), rng))
+        learner.end_task(t, data, rng)                  # once: Fisher information, memories
+
+Two properties carry everything else. `loss` is *pure*: it reads the module and the noise it is given and draws, writes
+and synchronises nothing, so a step can be compiled, replayed and run for many seeds at once. And all state has its final
+shape from the start, as parameters or buffers, so a checkpoint is a state dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from clteach.errors import ConfigError
+from clteach.nets import mlp
+from clteach.seeding import seeded
+from clteach.streams import Batch, Data, Spec, Stream
+
+Noise = Mapping[str, Tensor]
+Losses = dict[str, Tensor]
+
+
+def constant(progress: float) -> float:
+    """The learning-rate scale 1 at every progress in [0, 1)."""
+    return 1.0
+
+
+class Phase(NamedTuple):
+    """A stretch of training: `steps` steps, learning rates times `lr_scale(step / steps)`, moments kept or forgotten."""
+
+    name: str
+    steps: int
+    lr_scale: Callable[[float], float] = constant
+    fresh_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings every method has."""
+
+    hidden: tuple[int, ...] = (400, 400)
+    """units of each hidden layer (ReLU)"""
+    lr: float = 1e-3
+    """Adam's learning rate"""
+    fresh_optimizer: bool = False
+    """forget Adam's moments at the start of every task"""
+
+    def __post_init__(self) -> None:
+        if any(units < 1 for units in self.hidden) or not self.lr > 0:
+            raise ConfigError(f"hidden={self.hidden}, lr={self.lr}: expected layers of at least one unit and lr > 0.")
+
+
+class Quadratic(nn.Module):
+    r"""A sum of quadratic penalties, ½ Σ_k Σ_i a_ki (θ_i - θ*_ki)², folded into one.
+
+    Completing the square, with A = Σ_k a_k and C = Σ_k a_k θ*_k / A, the sum is ½ Σ_i A_i (θ_i - C_i)² + const. So memory
+    and time do not grow with the number of tasks, and the gradient A (θ - C) is added in closed form: sending the penalty
+    through autograd would cost half the speed.
+
+    Args:
+        parameters: the penalised parameters θ, in a fixed order.
+    """
+
+    curvature: Tensor  # A, (P,)
+    centre: Tensor  # C, (P,)
+    constant: Tensor  # ()
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self._theta = list(parameters)  # a plain list: the parameters belong to the learner, not to its penalty
+        size = sum(p.numel() for p in self._theta)
+        self.register_buffer("curvature", torch.zeros(size))
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("constant", torch.zeros(()))
+
+    def flat(self, tensors: Iterable[Tensor] | None = None) -> Tensor:
+        """(P,) the tensors (default: the parameters) one after the other, detached."""
+        return torch.cat([t.detach().flatten() for t in (self._theta if tensors is None else tensors)])
+
+    def add(self, curvature: Tensor, centre: Tensor) -> None:
+        """Add one more penalty ½ Σ a (θ - c)²; `curvature` a ≥ 0 and `centre` c are (P,)."""
+        total = self.curvature + curvature
+        # A C² + a c² - (A + a) C'² = A a (C - c)² / (A + a)
+        safe = torch.where(total > 0, total, 1)
+        self.constant += 0.5 * (self.curvature * curvature / safe * (self.centre - centre).square()).sum()
+        self.centre.copy_(torch.where(total > 0, self.centre + curvature / safe * (centre - self.centre), centre))
+        self.curvature.copy_(total)
+
+    def replace(self, curvature: Tensor, centre: Tensor) -> None:
+        """Forget the penalties so far and hold this one alone (SI and online EWC move their centre)."""
+        self.curvature.copy_(curvature)
+        self.centre.copy_(centre)
+        self.constant.zero_()
+
+    def value(self) -> Tensor:
+        """() the penalty, ½ Σ A (θ - C)² + const."""
+        return 0.5 * (self.curvature * (self.flat() - self.centre).square()).sum() + self.constant
+
+    def add_grad_(self) -> None:
+        """Add the penalty's gradient A (θ - C) to every parameter's `.grad`, in place."""
+        sizes = [p.numel() for p in self._theta]
+        for p, a, c in zip(self._theta, self.curvature.split(sizes), self.centre.split(sizes), strict=True):
+            assert p.grad is not None
+            p.grad.addcmul_(a.view_as(p), p.detach() - c.view_as(p))
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, **settings: Any) -> Adam:
+    """Adam in one fused kernel (one pass over the parameters instead of about ten)."""
+    return Adam(parameters, lr=lr, fused=True, **settings)
+
+
+def total(losses: Losses) -> Tensor:
+    """() the sum of the loss terms."""
+    first, *rest = losses.values()
+    return sum(rest, start=first)
+
+
+class Learner(nn.Module):
+    """Base of all methods. See the module's docstring for the order of the calls.
+
+    A method sets the class attributes, builds its networks and `opts` in `__init__`, and overrides what differs.
+
+    Args:
+        spec: the stream's specification.
+        cfg: the method's settings; None: the defaults.
+        seed: seed of the initial weights.
+
+    Raises:
+        ConfigError: the method does not support the scenario.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
+    needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
+    Config: ClassVar[type[Config]] = Config
+
+    mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
+    opts: dict[str, Optimizer]
+    penalty: Quadratic | None
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__()
+        if spec.scenario not in self.scenarios:
+            raise ConfigError(
+                f"{self.name} does not support the scenario {spec.scenario!r}: {self.needs}. "
+                f"Choose {' or '.join(repr(s) for s in self.scenarios)}, or another method."
+            )
+        cfg = self.Config() if cfg is None else cfg
+        if not isinstance(cfg, self.Config):
+            raise ConfigError(f"{self.name} got settings of type {type(cfg).__name__}, expected {self.name}'s Config.")
+        self.spec, self.cfg, self.seed = spec, cfg, seed
+        self.t = -1  # the task being learned; -1: none yet
+        self.phase: Phase | None = None
+        self.opts = {}
+        self.penalty = None
+        self.register_buffer("mask", spec.active_table(1))
+
+    # --- training, in the order of the calls ---
+
+    def training_data(self, stream: Stream, t: int) -> Data:
+        """What this learner may train on in task t: that task's training data."""
+        return stream[t].train
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        """The phases of task t when `steps` steps are asked for."""
+        return [Phase("train", steps, fresh_optimizer=self.cfg.fresh_optimizer)]
+
+    def enter(self, t: int, phase: Phase) -> None:
+        """Set what follows from (t, phase) alone. Called before every phase and again on resume."""
+        self.t, self.phase = t, phase
+        self.mask.copy_(self.spec.active_table(t + 1))
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        """Once before a phase's first step: copy the old model into buffers, freeze, compute targets."""
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """All random numbers of one step with a batch of n."""
+        return {}
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        """The named terms of the loss, scalars; their sum is minimised. Pure."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def forward(self, batch: Batch, noise: Noise) -> Losses:
+        """`loss`, so that `torch.func.functional_call` can evaluate it at other parameters (e.g. many seeds at once)."""
+        return self.loss(batch, noise)
+
+    def step(self, batch: Batch, noise: Noise) -> Losses:
+        """One optimisation step; returns the loss terms, detached and still on the device."""
+        for opt in self.opts.values():
+            opt.zero_grad(set_to_none=True)
+        losses = self.loss(batch, noise)
+        total(losses).backward()
+        if self.penalty is not None:
+            self.penalty.add_grad_()
+        for opt in self.opts.values():
+            opt.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+        """Once after the last phase of a task: Fisher information, path integrals, memories."""
+
+    # --- use ---
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """(B, n_out) logits, unmasked, of inputs x (B, *shape); `task` (B,) only where the method needs it."""
+        raise NotImplementedError(f"{type(self).__name__} must define predict()")
+
+    @torch.no_grad()
+    def evaluate(self, t: int, data: Data) -> float:
+        """Accuracy in [0, 1] on data of task t, among the units active now."""
+        correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        for batch in data.batches():
+            logits = self.predict(batch.x, batch.task).masked_fill(~self.mask[batch.task], -torch.inf)
+            correct += (logits.argmax(1) == batch.y).sum()
+        return float(correct) / len(data)
+
+    # --- state ---
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.t)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.t = int(state)
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights, buffers, settings and specification to one safetensors file (no pickle), atomically."""
+        from clteach.storage import save_tensors
+
+        return save_tensors(path, dict(self.state_dict()), {"learner": self.describe()})
+
+    def describe(self) -> dict[str, Any]:
+        """What is needed to build this learner again, as plain JSON values."""
+        about = {
+            "name": self.name,
+            "spec": dataclasses.asdict(self.spec),
+            "cfg": dataclasses.asdict(self.cfg),
+            "seed": self.seed,
+        }
+        return json.loads(json.dumps(about))  # tuples become lists, as they would in a file
+
+
+class Classifier(Learner):
+    """A learner with one classifier `net` (an MLP), one Adam, and cross-entropy over the active units."""
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        with seeded(seed, "classifier"):
+            self.net = mlp(spec.shape, self.cfg.hidden, spec.n_out)
+        self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
+        return F.cross_entropy(logits.masked_fill(~self.mask[batch.task], -torch.inf), batch.y)
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        return {"current": self.cross_entropy(self.net(batch.x), batch)}
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        return self.net(x)
+
+
+class Generator(Learner):
+    """A learner that can generate: anything with `sample` can feed generative replay."""
+
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy that never learns: the old model's place, refreshed with `refresh` when a task begins."""
+    import copy
+
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def refresh(snapshot: nn.Module, module: nn.Module) -> None:
+    """Copy the parameters and buffers of `module` into its frozen copy, in place."""
+    for old, new in zip(_tensors(snapshot), _tensors(module), strict=True):
+        old.copy_(new)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

@@ -1,0 +1,68 @@
+"""One paper, one file. `METHODS` maps every method's name to its class; `register` adds your own."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from clteach.errors import ConfigError, unknown
+from clteach.learner import Learner
+from clteach.methods.ewc import EWC
+from clteach.methods.finetune import FineTune
+from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.joint import Joint
+from clteach.streams import Spec
+
+L = TypeVar("L", bound=type[Learner])
+
+METHODS: dict[str, type[Learner]] = {}
+
+
+def register(cls: L) -> L:
+    """Class decorator: make a learner known by its `name` to `build`, the command line and saved runs."""
+    METHODS[cls.name] = cls
+    return cls
+
+
+for _cls in (FineTune, Joint, EWC, GenerativeReplay):
+    register(_cls)
+
+
+def method(name: str) -> type[Learner]:
+    """The class of a method.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]
+
+
+def build(name: str, spec: Spec, cfg: Any = None, seed: int = 0, **settings: Any) -> Learner:
+    """A learner by name: ``build("ewc", stream.spec, lam=1e5)``.
+
+    Args:
+        name: the method's name, one of `METHODS`.
+        spec: the stream's specification.
+        cfg: the method's ``Config``; or give its fields as keywords.
+        seed: seed of the initial weights.
+        **settings: fields of the method's ``Config``.
+
+    Raises:
+        ConfigError: unknown method or setting, or a scenario the method does not support.
+    """
+    cls = method(name)
+    if settings:
+        if cfg is not None:
+            raise ConfigError("give either cfg or its fields as keywords, not both.")
+        cfg = configure(cls, settings)
+    return cls(spec, cfg, seed)
+
+
+def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:
+    """The method's ``Config`` with these fields; lists become tuples (JSON knows no tuples)."""
+    fields = cls.Config.__dataclass_fields__
+    unknown = [key for key in settings if key not in fields]
+    if unknown:
+        raise ConfigError(f"{cls.name} has no setting {unknown[0]!r}. Expected one of {', '.join(fields)}.")
+    return cls.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})

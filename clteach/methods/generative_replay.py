@@ -1,0 +1,144 @@
+r"""Generative replay: a generative model dreams of past tasks, and the classifier learns from the dreams.
+
+Shin et al. 2017 (deep generative replay, DGR); here in the form of van de Ven & Tolias 2018, with a variational
+auto-encoder as the generator. No past data is kept. Before task t both models are copied; during task t every step mixes
+a batch of real data with a batch x̃ drawn from the *previous* generator and labelled by the *previous* classifier.
+
+With n tasks seen so far, each task counts alike, although only the newest is real:
+
+$$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{replay}},$$
+
+for the classifier as for the generator (which replays itself, or it would forget too). Replayed labels are either
+
+* **hard** (DGR): the previous classifier's most probable label, in the cross-entropy; or
+* **soft** (DGR + distillation, Hinton et al. 2015): all its probabilities at temperature T = 2,
+  $-T^2 \sum_c p^{\text{old}}_c(T) \log p_c(T)$; classes the old model does not know have target 0.
+
+In Task-IL there is no telling which task a replayed image belongs to, so its loss is the mean over all past heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clteach import learner
+from clteach.errors import ConfigError
+from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.seeding import seeded
+from clteach.streams import Batch, Data, Spec
+from clteach.vae import VAE, bernoulli_nll, kl_standard_normal
+
+
+class GenerativeReplay(Classifier, Generator):
+    """Generative replay with a VAE (Shin et al. 2017; van de Ven & Tolias 2018), hard or soft targets."""
+
+    name = "generative-replay"
+    summary = "learn from samples of a generator that learned the past (Shin 2017)"
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """Generative replay's settings."""
+
+        targets: Literal["soft", "hard"] = "soft"
+        """labels of replayed samples: the old classifier's probabilities (soft) or its choice (hard)"""
+        temperature: float = 2.0
+        """softmax temperature of soft targets"""
+        z: int = 100
+        """latent dimensions of the VAE"""
+        vae_hidden: tuple[int, ...] | None = None
+        """units of the VAE's hidden layers; None: those of the classifier"""
+        replay_batch: int | None = None
+        """replayed samples per step; None: as many as in the current batch"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.temperature > 0 or self.z < 1 or (self.replay_batch is not None and self.replay_batch < 1):
+                raise ConfigError(
+                    f"generative-replay: temperature={self.temperature}, z={self.z}, replay_batch={self.replay_batch}: "
+                    "expected a temperature > 0, at least one latent dimension and at least one replayed sample."
+                )
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
+        with seeded(seed, "generator"):
+            self.vae = VAE(spec.shape, hidden, self.cfg.z)
+        self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
+        # The models as they were before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
+        self.old_net, self.old_vae = frozen_copy(self.net), frozen_copy(self.vae)
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        refresh(self.old_net, self.net)
+        refresh(self.old_vae, self.vae)
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
+        return {
+            "eps": torch.randn(n + n_replay, self.cfg.z, generator=rng, device=rng.device),  # for the encoder
+            "z": torch.randn(n_replay, self.cfg.z, generator=rng, device=rng.device),  # what is replayed
+        }
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        n, n_replay = len(batch.x), len(noise["z"])
+        if n_replay == 0:
+            return {
+                "current": self.cross_entropy(self.net(batch.x), batch),
+                "vae": self.elbo_loss(batch.x, noise["eps"]).mean(),
+            }
+
+        with torch.no_grad():
+            replayed = self.old_vae.sample(noise["z"])  # (R, *shape)
+            old_logits = self.old_net(replayed)  # (R, n_out)
+        # Real and replayed samples go through the networks together: one large matrix product instead of two.
+        x = torch.cat([batch.x, replayed])
+        logits, logits_replayed = self.net(x).split([n, n_replay])
+        vae, vae_replayed = self.elbo_loss(x, noise["eps"]).split([n, n_replay])
+
+        # L = 1/n L_current + (1 - 1/n) L_replay
+        share = 1 / (self.t + 1)
+        return {
+            "current": share * self.cross_entropy(logits, batch),
+            "replay": (1 - share) * self.replay_loss(logits_replayed, old_logits),
+            "vae": share * vae.mean() + (1 - share) * vae_replayed.mean(),
+        }
+
+    def elbo_loss(self, x: Tensor, eps: Tensor) -> Tensor:
+        """(B,) the negative ELBO per pixel of x (B, *shape): both terms divided by the number of pixels."""
+        logits, mean, logvar = self.vae(x, eps)
+        # L_VAE = (-log p(x|z) + KL(q(z|x) ‖ p(z))) / P
+        return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)) / logits.shape[1]
+
+    def replay_loss(self, logits: Tensor, old_logits: Tensor) -> Tensor:
+        """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
+        # One row per past head in Task-IL (the mean over heads is taken), one row otherwise.
+        known = self.spec.replay_masks(self.t).to(logits.device)[:, None]  # (H, 1, n_out) what the old model knows
+        active = known if self.spec.scenario == "task" else self.mask[0]  # what the new model's softmax runs over
+        old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
+        new = logits.masked_fill(~active, -torch.inf).expand_as(old)
+        if self.cfg.targets == "hard":
+            return F.cross_entropy(new.flatten(0, 1), old.argmax(2).flatten())
+        # -T² Σ_c softmax(z_old / T)_c log softmax(z_new / T)_c; a unit that is not active has log 0, and target 0
+        temperature = self.cfg.temperature
+        targets = F.softmax(old / temperature, 2)
+        log_p = F.log_softmax(new / temperature, 2).masked_fill(~active, 0)
+        return -(temperature**2) * (targets * log_p).sum(2).mean()
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1] of the generator as it is now.
+
+        Raises:
+            ConfigError: classes or tasks are asked for, which this unconditional generator cannot choose.
+        """
+        if classes is not None or tasks is not None:
+            raise ConfigError(
+                "generative-replay has an unconditional generator: it cannot sample chosen classes or tasks."
+            )
+        return self.vae.sample(torch.randn(n, self.cfg.z, generator=rng, device=rng.device))

@@ -1,0 +1,487 @@
+"""One function per picture: plain data in, a Figure out.
+
+Every function returns a `Picture`: a matplotlib Figure that pyplot does not know. Nothing stays open and nothing is
+shown twice. A picture that is the last value of a notebook cell is displayed whichever backend is active, because it
+brings its own PNG; a script writes it to a file with `save`. A function that takes `ax` draws there and returns its
+Figure.
+
+Accuracies go in as shares of 1 and are shown in percent. Intervals are the mean ± the standard error over seeds (SEM).
+A method has the same colour, line and marker in every picture, and related methods share a hue. The colours are the
+colour-blind safe ones of seaborn's "colorblind" palette.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from clteach.errors import ConfigError
+from clteach.files import write_atomic
+from clteach.metrics import average_accuracy_over_time, check_matrix, mean_sem
+
+Numbers = Tensor | np.ndarray | Sequence[Any]
+PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, _, GREY, _, SKY = PALETTE  # pink and yellow are too pale for lines on white
+
+
+class Style(NamedTuple):
+    """How a method is drawn."""
+
+    label: str
+    color: str
+    linestyle: str
+    marker: str
+
+
+STYLES: dict[str, Style] = {
+    "finetune": Style("fine-tuning", GREY, "-", "o"),
+    "joint": Style("joint training", "#222222", "--", "s"),
+    "ewc": Style("EWC", BLUE, "-", "o"),
+    "online-ewc": Style("online EWC", BLUE, "--", "s"),
+    "lwf": Style("LwF", BLUE, ":", "D"),
+    "si": Style("SI", SKY, "-", "o"),
+    "xdg": Style("XdG", SKY, "--", "s"),
+    "si-xdg": Style("SI + XdG", SKY, ":", "D"),
+    "er": Style("experience replay", ORANGE, "-", "o"),
+    "a-gem": Style("A-GEM", ORANGE, "--", "s"),
+    "generative-replay": Style("generative replay", GREEN, "-", "o"),
+    "brain-inspired-replay": Style("brain-inspired replay", RED, "-", "o"),
+    "brain-inspired-replay-si": Style("brain-inspired replay + SI", RED, "--", "s"),
+    "hypernetwork": Style("hypernetwork", PURPLE, "-", "o"),
+    "hypernetwork-ent": Style("hypernetwork + ENT", PURPLE, "--", "s"),
+    "hypernetwork-r": Style("hypernetwork + R", PURPLE, ":", "D"),
+    "hypernetwork-tir": Style("hypernetwork + TIR", PURPLE, "-.", "^"),
+    "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
+    "ebgan": Style("EBGAN", BROWN, "--", "s"),
+}
+COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
+LABELS: dict[str, str] = {name: style.label for name, style in STYLES.items()}
+
+
+def style(name: str) -> Style:
+    """The style of a method; one of the user's own gets a fixed one that depends on its name alone."""
+    if name in STYLES:
+        return STYLES[name]
+    number = zlib.crc32(name.encode())  # unlike hash(), the same in every process
+    colors, markers = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY), "vPX*<>"  # markers that no known method uses
+    return Style(name, colors[number % 7], ("-", "--", ":", "-.")[number // 7 % 4], markers[number // 28 % 6])
+
+
+def color(name: str) -> str:
+    """The colour of a method, as "#rrggbb"."""
+    return style(name).color
+
+
+def label(name: str) -> str:
+    """The display name of a method."""
+    return style(name).label
+
+
+class Picture(Figure):
+    """A Figure outside pyplot that a notebook displays."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
+def to_png(fig: Figure, dpi: float | None = None) -> bytes:
+    """Render a figure as PNG bytes; `dpi` is in pixels per inch (default: the figure's own, 100)."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi or fig.dpi)
+    return buffer.getvalue()
+
+
+def save(fig: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG: complete or not at all. Missing folders are made.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ClteachError: the place cannot be written.
+    """
+    png = to_png(fig)
+    return write_atomic(path, lambda file: file.write(png))
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """The look of every picture; the global settings are as before when it ends. Also usable as a decorator."""
+    look: Any = sns.axes_style("whitegrid") | sns.plotting_context("paper", font_scale=1.1)
+    look |= {"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 5, "legend.frameon": False}
+    with mpl.rc_context(look):
+        yield
+
+
+def _figure(width: float, height: float) -> Picture:
+    """A new figure of that size in inches, 100 pixels each: 8 inches fill the column of a web page."""
+    return Picture(figsize=(width, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    return _figure(width, height).subplots() if ax is None else ax
+
+
+def _finish(ax: Axes, title: str | None) -> Figure:
+    if title:
+        ax.set_title(title)
+    figure = ax.figure.figure  # also through a subfigure
+    assert figure is not None
+    return figure
+
+
+def _array(values: Numbers) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
+
+
+def _percent(name: str, shares: Numbers) -> np.ndarray:
+    values = _array(shares)
+    if (bad := values[(values < 0) | (values > 1)]).size:
+        raise ConfigError(f"{name} has the accuracy {bad[0]:g}; expected shares in [0, 1] (divide percentages by 100).")
+    return 100 * values
+
+
+def _legend(ax: Axes, title: str | None = None) -> None:
+    # Outside, so that it covers no data however many entries it has.
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, title=title, alignment="left")
+
+
+def _heatmap(ax: Axes, R: Tensor, names: Sequence[str] | None, cell: float) -> None:
+    """Draw one accuracy matrix; `cell` is about the width of a cell in inches."""
+    R = check_matrix(R)
+    n = len(R)
+    if names is not None and len(names) != n:
+        raise ConfigError(
+            f"task_names has {len(names)} names but the matrix has {n} tasks; expected one name per task."
+        )
+    sns.heatmap(
+        100 * R.numpy(), mask=np.triu(np.ones((n, n), dtype=bool), 1), vmin=0, vmax=100, cmap="crest", square=True,
+        annot=n <= 12 and cell >= 0.22, fmt=".0f", annot_kws={"size": min(10.0, 28 * cell)}, cbar=False, ax=ax,
+        linecolor="white", linewidths=0.5 if n <= 12 else 0, xticklabels=False, yticklabels=False,
+    )  # fmt: skip
+    shown = np.arange(n) if n <= 12 else np.linspace(0, n - 1, 5).round().astype(int)
+    labels = [names[i] if names else str(i + 1) for i in shown]
+    slanted = max(map(len, labels)) > 4
+    ax.set_xticks(shown + 0.5, labels, rotation=40 if slanted else 0, ha="right" if slanted else "center")
+    ax.set_yticks(shown + 0.5, labels, rotation=0)
+    ax.grid(False)
+    ax.set_facecolor("0.92")  # the future
+
+
+@theme()
+def accuracy_matrix(
+    R: Tensor, title: str | None = None, task_names: Sequence[str] | None = None, ax: Axes | None = None
+) -> Figure:
+    """The accuracy matrix as a heat map in percent; tasks not learned yet are grey.
+
+    Args:
+        R: (T, T) accuracies in [0, 1], R[t, i] on task i after learning task t; not read for i > t.
+        title: above the picture.
+        task_names: T names, for example the classes of each task (default: 1 .. T). Cells are annotated for T <= 12.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: `R` is no accuracy matrix (see `metrics.check_matrix`), or the number of names is not T.
+    """
+    ax = _axes(ax, 5, 4)
+    _heatmap(ax, R, task_names, cell=3.2 / len(R))
+    ax.set(xlabel="accuracy (%) on task", ylabel="after learning task")
+    ax.figure.colorbar(ax.collections[0], ax=ax, label="accuracy (%)")
+    return _finish(ax, title)
+
+
+@theme()
+def accuracy_matrices(
+    matrices: Mapping[str, Tensor], title: str | None = None, task_names: Sequence[str] | None = None
+) -> Figure:
+    """Several accuracy matrices side by side on one scale from 0 to 100 %, up to four in a row.
+
+    Args:
+        matrices: {method: (T, T) accuracies in [0, 1]}, see `accuracy_matrix`.
+        title: above the picture.
+        task_names: T names, shared by all matrices (default: 1 .. T).
+
+    Raises:
+        ConfigError: no matrices, different numbers of tasks, or as `accuracy_matrix`.
+    """
+    if not matrices:
+        raise ConfigError("No accuracy matrix to draw; expected {method: R} with at least one method.")
+    if len(sizes := {len(R) for R in matrices.values()}) > 1:
+        raise ConfigError(
+            f"The accuracy matrices have {sorted(sizes)} tasks; expected the same number for every method."
+        )
+    n_tasks = sizes.pop()
+    columns = min(len(matrices), 4 if n_tasks <= 6 else 3)
+    rows = -(-len(matrices) // columns)
+    side = 6.6 / max(columns, 2)
+    fig = _figure(min(8, side * columns + 1.4), (side + 0.45) * rows + 0.4)
+    axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for ax, (name, R) in zip(axes.flat, matrices.items(), strict=False):
+        _heatmap(ax, R, task_names, cell=0.85 * side / n_tasks)
+        ax.set_title(label(name))
+        ax.tick_params(labelbottom=True)
+    for ax in axes.flat[len(matrices) :]:
+        ax.set_axis_off()
+    fig.supxlabel("accuracy (%) on task", fontsize="medium")
+    fig.supylabel("after learning task", fontsize="medium")
+    fig.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy (%)", aspect=20 * rows)
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, markers: bool) -> None:
+    """Draw a method's mean over seeds, y (seeds, K), with a band of ± SEM where there are two seeds or more."""
+    look = style(name)
+    mean = y.mean(0)
+    marker = look.marker if markers else ""
+    ax.plot(x, mean, label=look.label, color=look.color, linestyle=look.linestyle, marker=marker)
+    if len(y) > 1:
+        sem = y.std(0, ddof=1) / np.sqrt(len(y))
+        ax.fill_between(x, mean - sem, mean + sem, color=look.color, alpha=0.2, linewidth=0)
+
+
+def _boundaries(ax: Axes, boundaries: Sequence[float]) -> None:
+    ax.grid(False, axis="x")  # the boundaries are the vertical lines that matter
+    for step in boundaries:
+        ax.axvline(step, color="0.45", linestyle="--", linewidth=0.9, zorder=0.9)
+
+
+@theme()
+def accuracy_over_training(
+    curves: Mapping[str, tuple[Numbers, Numbers]],
+    boundaries: Sequence[float],
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Accuracy during training, as the mean over the tasks seen so far.
+
+    Args:
+        curves: {method: (steps (K,), accuracy (K, T) or (seeds, K, T))}; accuracies in [0, 1], NaN allowed for
+            tasks not learned yet.
+        boundaries: the training steps at which a task ended and the next began (dashed lines). A point on a boundary
+            belongs to the task that ends there.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: a curve's shapes do not fit together, or an accuracy is outside [0, 1].
+    """
+    ax = _axes(ax, 8, 4)
+    for name, (steps, accuracy) in curves.items():
+        x, y = _array(steps), _percent(name, accuracy)
+        if y.ndim not in (2, 3) or y.shape[-2:-1] != x.shape:
+            raise ConfigError(
+                f"The curve of {name} has steps of shape {x.shape} and accuracy of shape {y.shape}; "
+                "expected (K,) and (K, T) or (seeds, K, T)."
+            )
+        seen = 1 + np.searchsorted(np.sort(_array(boundaries)), x)  # (K,) tasks seen at each step
+        y = y.reshape(-1, *y.shape[-2:])  # (seeds, K, T)
+        _curve(ax, name, x, np.stack([y[:, k, : seen[k]].mean(-1) for k in range(len(x))], axis=1), markers=False)
+    _boundaries(ax, boundaries)
+    ax.set(xlabel="training steps", ylabel="accuracy (%), mean over tasks seen", ylim=(-2, 102))
+    _legend(ax)
+    return _finish(ax, title)
+
+
+@theme()
+def accuracy_per_task(
+    matrices: Mapping[str, Tensor | Sequence[Tensor]], title: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """Average accuracy over the tasks seen so far, after each task.
+
+    Args:
+        matrices: {method: (T, T) accuracies in [0, 1], or one such matrix per seed}.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: a matrix is no accuracy matrix.
+    """
+    ax = _axes(ax, 8, 4)
+    for name, R in matrices.items():
+        seeds = [R] if isinstance(R, Tensor) and R.ndim == 2 else list(R)
+        y = np.stack([average_accuracy_over_time(one).numpy() for one in seeds])  # (seeds, T)
+        _curve(ax, name, np.arange(1, y.shape[1] + 1), 100 * y, markers=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="tasks learned", ylabel="accuracy (%), mean over tasks seen", ylim=(-2, 102))
+    _legend(ax)
+    return _finish(ax, title)
+
+
+@theme()
+def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, ax: Axes | None = None) -> Figure:
+    """Methods compared, best on top: the mean, an interval of ± SEM, and a pale dot for each seed.
+
+    Args:
+        scores: {method: average accuracies in [0, 1], one per seed}. One seed has no interval.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: a method has no scores, or one outside [0, 1].
+    """
+    ax = _axes(ax, 7, 0.8 + 0.32 * len(scores))
+    summary = {name: mean_sem(values) for name, values in scores.items()}
+    order = sorted(summary, key=lambda name: summary[name][0])
+    for row, name in enumerate(order):
+        (mean, sem), look = summary[name], style(name)
+        seeds = _percent(name, scores[name])
+        ax.scatter(seeds, np.full(len(seeds), row), s=22, color=look.color, alpha=0.35, linewidth=0)
+        ax.errorbar(
+            100 * mean, row, xerr=100 * sem if len(seeds) > 1 else None, fmt=look.marker, color=look.color, capsize=3
+        )
+    ax.set_yticks(range(len(order)), [label(name) for name in order])
+    ax.set(xlim=(-2, 102), ylim=(-0.6, len(order) - 0.4), xlabel="average accuracy (%), mean ± SEM (pale dots: seeds)")
+    return _finish(ax, title)
+
+
+@theme()
+def samples(
+    images: Tensor, columns: int = 10, row_labels: Sequence[str] | None = None, title: str | None = None
+) -> Figure:
+    """A grid of images, row by row, pixels not smoothed.
+
+    Args:
+        images: (N, C, H, W) with C = 1 or 3, or (N, H, W), in [0, 1].
+        columns: images per row.
+        row_labels: one label per row, for example the class or the task.
+        title: above the picture.
+
+    Raises:
+        ConfigError: another shape, values outside [0, 1], or the number of labels is not that of the rows.
+    """
+    from torchvision.utils import make_grid
+
+    x = images.detach().cpu().float()
+    x = x[:, None] if x.ndim == 3 else x
+    if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3) or columns < 1:
+        raise ConfigError(f"images has shape {tuple(images.shape)}; expected (N, C, H, W), C = 1 or 3, or (N, H, W).")
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise ConfigError(f"images spans [{x.min():g}, {x.max():g}]; expected pixels in [0, 1].")
+    columns, (height, width) = min(columns, len(x)), x.shape[2:]
+    rows = -(-len(x) // columns)
+    if row_labels is not None and len(row_labels) != rows:
+        raise ConfigError(f"row_labels has {len(row_labels)} labels; expected one per row, {rows}.")
+    cell = min(0.7, 6.6 / columns)  # inches
+    pad = max(1, width // 14)
+    grid = make_grid(x, nrow=columns, padding=pad, pad_value=1).permute(1, 2, 0).numpy()
+    wide = max(columns * cell + (1.2 if row_labels else 0.2), 4 if title else 0)
+    ax = _axes(None, wide, rows * cell * height / width + (0.5 if title else 0.2))
+    ax.imshow(grid, interpolation="nearest")
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks(pad + height / 2 + (height + pad) * np.arange(rows) if row_labels else [], row_labels)
+    ax.spines[:].set_visible(False)
+    return _finish(ax, title)
+
+
+@theme()
+def latent_scatter(
+    z: Tensor,
+    y: Tensor,
+    classes: Sequence[str] | None = None,
+    method: str = "pca",
+    seed: int = 0,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Latent codes in the plane, coloured by class; projected when they have more than two dimensions.
+
+    Args:
+        z: (N, d) codes, d >= 2 and N >= 3.
+        y: (N,) class of each code, an integer.
+        classes: display names, indexed by class (default: the numbers). More than 20 classes get a colour bar.
+        method: "pca" (the axes tell the variance explained) or "tsne" (distances between groups mean little). Codes
+            with d = 2 are shown as they are.
+        seed: seed of the projection; the global random state is not used.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: shapes that do not fit, or an unknown method.
+    """
+    points, group = _array(z), _array(y).astype(int)
+    if points.ndim != 2 or len(points) < 3 or points.shape[1] < 2 or group.shape != points.shape[:1]:
+        raise ConfigError(
+            f"z and y have shapes {points.shape} and {group.shape}; expected (N, d) and (N,), N >= 3, d >= 2."
+        )
+    xlabel, ylabel = "latent dimension 1", "latent dimension 2"
+    if method not in ("pca", "tsne"):
+        raise ConfigError(f'method is "{method}"; expected "pca" or "tsne".')
+    if points.shape[1] > 2 and method == "pca":
+        from sklearn.decomposition import PCA
+
+        pca = PCA(2, svd_solver="full").fit(points)
+        points = pca.transform(points)
+        xlabel, ylabel = (
+            f"principal component {k + 1} ({share:.0%} of variance)"
+            for k, share in enumerate(pca.explained_variance_ratio_)
+        )
+    elif points.shape[1] > 2:
+        from sklearn.manifold import TSNE
+
+        points = TSNE(perplexity=min(30, (len(points) - 1) / 3), random_state=seed).fit_transform(points)
+        xlabel, ylabel = "t-SNE dimension 1 (no unit)", "t-SNE dimension 2 (no unit)"
+    ax = _axes(ax, 6.5, 4.8)
+    dot: dict[str, Any] = {"s": 16, "linewidths": 0.3, "edgecolors": "0.25"}
+    present = np.unique(group)
+    if len(present) > 20:
+        ax.figure.colorbar(ax.scatter(points[:, 0], points[:, 1], c=group, cmap="viridis", **dot), ax=ax, label="class")
+    else:
+        for k in present:
+            name = classes[k] if classes else str(k)
+            ax.scatter(*points[group == k].T, color=PALETTE[k % 10], marker="oX"[k // 10 % 2], label=name, **dot)
+        _legend(ax, "class")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return _finish(ax, title)
+
+
+@theme()
+def losses(
+    terms: Mapping[str, Numbers],
+    steps: Numbers | None = None,
+    boundaries: Sequence[float] = (),
+    unit: str = "nats per sample",
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """The terms of the training loss over the steps.
+
+    Args:
+        terms: {name of the term: (K,) values}.
+        steps: (K,) training step of each value (default: 1 .. K).
+        boundaries: training steps at which a task ended (dashed lines).
+        unit: unit of the loss.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: `steps` and a term differ in length.
+    """
+    ax = _axes(ax, 8, 3.6)
+    for k, (name, values) in enumerate(terms.items()):
+        y = _array(values)
+        x = np.arange(1, len(y) + 1) if steps is None else _array(steps)
+        if x.shape != y.shape:
+            raise ConfigError(
+                f"The loss term {name} has shape {y.shape} but steps has {x.shape}; expected (K,) for both."
+            )
+        ax.plot(x, y, color=PALETTE[k % 10], linestyle=("-", "--", ":", "-.")[k // 10 % 4], label=name, linewidth=1.2)
+    _boundaries(ax, boundaries)
+    ax.set(xlabel="training steps", ylabel=f"loss ({unit})")
+    _legend(ax, "term")
+    return _finish(ax, title)

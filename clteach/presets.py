@@ -1,0 +1,229 @@
+"""Presets: the settings of a paper by name, as plain tables.
+
+A preset has one `Column` of settings for every stream it knows; a value written ``by(task, domain, class)`` depends on the
+scenario, and None there means that the paper has none (the method's default holds). Columns of different papers are never
+mixed: their strengths and their rule for the active output units differ, and so do their results.
+
+Settings of methods that are not registered are simply not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from clteach.errors import ConfigError, unknown
+
+
+class by(NamedTuple):
+    """A setting that depends on the scenario; None: not given."""
+
+    task: Any
+    domain: Any
+    class_: Any
+
+    def get(self, scenario: str) -> Any:
+        """The value for "task", "domain" or "class"."""
+        return self.class_ if scenario == "class" else getattr(self, scenario)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The settings of one preset for one stream.
+
+    Args:
+        steps: training steps per task.
+        batch: samples per step.
+        shared: settings of every method that has them.
+        stream: arguments of the stream (`clteach.streams.make_stream`).
+        methods: {method: {setting: value or `by`}}.
+    """
+
+    steps: int
+    batch: int
+    shared: Mapping[str, Any]
+    stream: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def settings(self, method: str, scenario: str) -> dict[str, Any]:
+        """The settings of a method in a scenario, as far as this column names them."""
+        values = {**self.shared, **self.methods.get(method, {})}
+        chosen = {k: v.get(scenario) if isinstance(v, by) else v for k, v in values.items()}
+        return {k: v for k, v in chosen.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One line of description, the source, what is known to be missing, and a `Column` per stream."""
+
+    summary: str
+    source: str
+    columns: Mapping[str, Column]
+    notes: tuple[str, ...] = ()
+
+
+def _split(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> Column:
+    """Split MNIST, alike in all papers: 5 x 2 digits, 2000 steps, batch 128, 400-400 units, Adam 1e-3."""
+    stream = {"tasks": 5, "class_order": "random", "active_units": active_units}
+    return Column(2000, 128, {"hidden": (400, 400), "lr": 1e-3}, stream, methods)
+
+
+_DIGITS = Column(2000, 128, {"hidden": (100, 100)}, {"tasks": 5}, {"ewc": {"lam": by(1e4, 1e4, 1e4)}})
+
+_PERMUTED_2018 = Column(
+    5000,
+    128,
+    {"hidden": (1000, 1000), "lr": 1e-4},
+    {"tasks": 10, "pad": 2, "active_units": "seen"},
+    {
+        "ewc": {"lam": by(500.0, 500.0, 1.0)},
+        "si": {"c": by(5.0, 5.0, 0.1)},
+        "xdg": {"share": 0.55},
+        "generative-replay": {"targets": "hard"},
+    },
+)
+
+PRESETS: dict[str, Preset] = {
+    "digits": Preset(
+        "small networks for the bundled 8 x 8 digits, seconds per method",
+        "this package; EWC's strength was chosen on held-out training data",
+        {"split-digits": _DIGITS, "permuted-digits": _DIGITS, "dirichlet-digits": _DIGITS},
+    ),
+    "2018": Preset(
+        "generative replay with feedback connections",
+        "van de Ven & Tolias 2018, arXiv 1809.10635",
+        {
+            "split-mnist": _split(
+                {
+                    "online-ewc": {"lam": by(1e8, 1e8, 1e9), "gamma": by(0.8, 0.7, 0.8)},
+                    "si": {"c": by(50.0, 500.0, 0.5)},
+                    "xdg": {"share": 0.95},
+                    "generative-replay": {"targets": "hard"},
+                },
+                "seen",
+            ),
+            "permuted-mnist": _PERMUTED_2018,
+        },
+        notes=("the paper's strength λ of EWC on split MNIST is not known here: the method's default is used",),
+    ),
+    "2019": Preset(
+        "three scenarios for continual learning",
+        "van de Ven & Tolias 2019, arXiv 1904.07734",
+        {
+            "split-mnist": _split(
+                {
+                    "ewc": {"lam": by(1e7, 1e6, 1e8)},
+                    "online-ewc": {"lam": by(1e8, 1e8, 1e9), "gamma": by(0.8, 0.7, 0.8)},
+                    "si": {"c": by(50.0, 500.0, 0.5)},
+                    "xdg": {"share": 0.95},
+                    "generative-replay": {"targets": "hard"},
+                },
+                "seen",
+            ),
+            "permuted-mnist": _PERMUTED_2018,
+        },
+    ),
+    "2020": Preset(
+        "brain-inspired replay",
+        "van de Ven, Siegelmann & Tolias 2020, Nature Communications 11:4069",
+        {
+            "split-mnist": _split(
+                {
+                    "ewc": {"lam": by(1e9, None, 1e5)},
+                    "online-ewc": {"gamma": 1.0},
+                    "si": {"c": by(10.0, None, 0.1)},
+                    "xdg": {"share": 0.9},
+                    "generative-replay": {"targets": "hard"},
+                    "brain-inspired-replay": {"gating": 0.8},
+                },
+                "seen",
+            ),
+            "permuted-mnist": Column(
+                2000,
+                256,
+                {"hidden": (2000, 2000), "lr": 1e-4},
+                {"tasks": 100, "pad": 2, "active_units": "seen"},
+                {
+                    "ewc": {"lam": 1.0},
+                    "online-ewc": {"gamma": 1.0},
+                    "si": {"c": 10.0},
+                    "generative-replay": {"targets": "hard"},
+                    "brain-inspired-replay": {"gating": 0.8},
+                },
+            ),
+        },
+    ),
+    "2022": Preset(
+        "three types of incremental learning",
+        "van de Ven, Tuytelaars & Tolias 2022, Nature Machine Intelligence 4",
+        {
+            "split-mnist": _split(
+                {
+                    "ewc": {"lam": by(1e5, 1e10, 1e9)},
+                    "si": {"c": by(10.0, 5e4, 5e3)},
+                    "xdg": {"share": 0.9},
+                    "er": {"per_class": 100},
+                    "a-gem": {"per_class": 100},
+                    "generative-replay": {"targets": "hard"},
+                    "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1)},
+                },
+                "all",
+            ),
+            "permuted-mnist": Column(
+                5000,
+                128,
+                {"hidden": (1000, 1000), "lr": 1e-4},
+                {"tasks": 10, "pad": 2, "active_units": "all"},
+                {
+                    "ewc": {"lam": 100.0},
+                    "si": {"c": 10.0},
+                    "xdg": {"share": 0.6},
+                    "generative-replay": {"targets": "hard"},
+                },
+            ),
+        },
+    ),
+}
+
+_DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "None": ("finetune", {}),
+    "Joint": ("joint", {}),
+    "XdG": ("xdg", {}),
+    "EWC": ("ewc", {}),
+    "online EWC": ("online-ewc", {}),
+    "SI": ("si", {}),
+    "LwF": ("lwf", {}),
+    "DGR": ("generative-replay", {"targets": "hard"}),
+    "DGR + distillation": ("generative-replay", {"targets": "soft"}),
+    "BI-R": ("brain-inspired-replay", {}),
+    "ER (100 / class)": ("er", {}),
+    "A-GEM": ("a-gem", {}),
+}
+"""The rows of the published tables: {name there: (method, settings over those of the preset)}."""
+
+
+def default_preset(stream: str) -> str | None:
+    """The preset that a stream gets when none is named; None: the methods' own defaults."""
+    return "digits" if stream in PRESETS["digits"].columns else _DEFAULTS.get(stream)
+
+
+def column(preset: str | None, stream: str) -> Column:
+    """The settings of a preset for a stream; without a preset an empty column (2000 steps, batch 128).
+
+    Raises:
+        ConfigError: no such preset, or it has no settings for this stream.
+    """
+    if preset is None:
+        return Column(2000, 128, {}, {})
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    columns = PRESETS[preset].columns
+    if stream not in columns:
+        raise ConfigError(
+            f"the preset {preset!r} has no settings for the stream {stream!r}. "
+            f"It has them for {', '.join(columns)}; leave --preset out to use the methods' defaults."
+        )
+    return columns[stream]

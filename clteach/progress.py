@@ -1,0 +1,125 @@
+"""Progress on the terminal: one bar for one run, or a row for every job that other processes work on.
+
+Everything goes to stderr, and nothing is shown where stderr is not a terminal (a pipe, a log file, an executed notebook).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Report = Callable[[int, int, str], None]
+"""Called as ``report(steps done, steps in all, what is being done)``."""
+
+
+def _display() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _shown(show: bool | None) -> bool:
+    return sys.stderr.isatty() if show is None else show
+
+
+@contextmanager
+def bar(description: str, show: bool | None = None) -> Iterator[Report]:
+    """A progress bar for one run: ``with bar("ewc") as report: train("ewc", stream, progress=report)``.
+
+    Args:
+        description: stands before the bar.
+        show: show it? None: where stderr is a terminal.
+    """
+    if not _shown(show):
+        yield lambda done, total, text: None
+        return
+    with _display() as display:
+        row = display.add_task(description, total=None)
+
+        def report(done: int, total: int, text: str) -> None:
+            display.update(row, completed=done, total=total, description=f"{description}, {text}")
+
+        yield report
+
+
+def to_file(path: Path, every: float = 0.2) -> Report:
+    """A report that other processes can read: the newest one stands in the file `path`.
+
+    Args:
+        path: the file, in a folder that exists.
+        every: seconds between two writes (the last report is always written).
+    """
+    written = 0.0
+
+    def report(done: int, total: int, text: str) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if done == total or now - written >= every:
+            written = now
+            with contextlib.suppress(OSError):  # a full disk must not end a run because of its progress bar
+                path.write_text(f"{done} {text}")
+
+    return report
+
+
+@contextmanager
+def board(jobs: Mapping[str, tuple[Path, int]], show: bool | None = None) -> Iterator[None]:
+    """While the body runs, a row for every running job and one for all of them together.
+
+    Args:
+        jobs: {label: (file that the job's `to_file` writes, its steps in all)}.
+        show: show it? None: where stderr is a terminal.
+    """
+    if not jobs or not _shown(show):
+        yield
+        return
+    ended = threading.Event()
+    with _display() as display:
+        everything = display.add_task(f"all {len(jobs)} runs", total=sum(total for _, total in jobs.values()))
+        rows = {label: display.add_task(label, total=total, visible=False) for label, (_, total) in jobs.items()}
+
+        def refresh() -> None:
+            all_done = 0
+            for label, (path, total) in jobs.items():
+                done, text = _read(path)
+                display.update(
+                    rows[label], completed=done, description=f"{label}, {text}", visible=0 < done < total
+                )
+                all_done += done
+            display.update(everything, completed=all_done)
+
+        def watch() -> None:
+            while not ended.wait(0.2):
+                refresh()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def _read(path: Path) -> tuple[int, str]:
+    """(steps done, text); (0, "") while there is no complete report."""
+    try:
+        done, text = path.read_text().split(" ", 1)
+        return int(done), text
+    except (OSError, ValueError):
+        return 0, ""

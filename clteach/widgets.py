@@ -1,0 +1,98 @@
+"""Explorers: move a slider, see another picture.
+
+The pictures are rendered beforehand and the slider is tied to them in the browser (`jslink`), with no Python callback.
+So an explorer also works in the built page, where no kernel runs.
+"""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+
+import ipywidgets as ipw
+from matplotlib.figure import Figure
+from PIL import Image
+
+from clteach.errors import ConfigError, DataError
+from clteach.plots import to_png
+
+PNG_HEADER = b"\x89PNG\r\n\x1a\n"
+
+
+def explorer(
+    frames: Sequence[Figure | bytes],
+    labels: Sequence[str],
+    description: str = "",
+    alt: str | Sequence[str] | None = None,
+    dpi: float = 90,
+    interval: int | None = None,
+) -> ipw.VBox:
+    """A slider (mouse or arrow keys) over precomputed pictures, each with its caption.
+
+    A page holds every frame: 10 to 40 kB for a plot of 7 x 4 inches, so tens of frames are fine and hundreds are not.
+    Give all frames one size, or the page jumps.
+
+    Args:
+        frames: one figure, or the bytes of a PNG file, per position of the slider.
+        labels: one label per frame, shown as its caption.
+        description: what the slider changes, shown before it.
+        alt: what the pictures show, for readers who do not see them: one text to which the frame's label is added, or
+            one text per frame (default: the description).
+        dpi: resolution of the rendered figures in pixels per inch.
+        interval: time per frame in milliseconds for a play button (default: no button). Its icons come from the Font
+            Awesome files of the widget library, which a page without a kernel must have.
+
+    Returns:
+        VBox of [HBox of the controls, the slider last; Stack of one HTML widget per frame].
+
+    Raises:
+        ConfigError: no frames, or the numbers of frames, labels and alt texts differ.
+        DataError: the bytes of a frame are no PNG.
+    """
+    alts = [f"{alt or description}: {name}" for name in labels] if alt is None or isinstance(alt, str) else alt
+    if not frames or not len(frames) == len(labels) == len(alts):
+        raise ConfigError(
+            f"{len(frames)} frames, {len(labels)} labels and {len(alts)} alt texts; "
+            "expected at least one frame, and one label and one alt text for each."
+        )
+    # An HTML figure rather than an Image widget, which has no alternative text.
+    pages = [ipw.HTML(_page(*each, dpi)) for each in zip(frames, labels, alts, strict=True)]
+    stack = ipw.Stack(pages, selected_index=0)
+    # The caption names the frame, so the slider does not show it a second time.
+    slider = ipw.SelectionSlider(
+        options=[(name, i) for i, name in enumerate(labels)],
+        description=description,
+        readout=False,
+        style={"description_width": "initial"},
+        layout=ipw.Layout(flex="1 1 280px", width="auto"),
+    )
+    ipw.jslink((slider, "index"), (stack, "selected_index"))
+    controls: list[ipw.Widget] = [slider]
+    if interval is not None:
+        play = ipw.Play(min=0, max=len(frames) - 1, interval=interval, show_repeat=False)
+        ipw.jslink((play, "value"), (slider, "index"))
+        controls.insert(0, play)
+    bar = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
+    return ipw.VBox([bar, stack], layout=ipw.Layout(max_width="800px"))
+
+
+def _page(frame: Figure | bytes, label: str, alt: str, dpi: float) -> str:
+    png = _lean(to_png(frame, dpi)) if isinstance(frame, Figure) else bytes(frame)
+    if not png.startswith(PNG_HEADER):
+        raise DataError(
+            f'The frame "{label}" is no PNG: it starts with {png[:8]!r}. Give a Figure or the bytes of a PNG file.'
+        )
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    return (
+        f'<figure style="margin:0"><img src="{source}" alt="{escape(alt)}" style="max-width:100%;height:auto">'
+        f'<figcaption style="text-align:center">{escape(label)}</figcaption></figure>'
+    )
+
+
+def _lean(png: bytes) -> bytes:
+    """The same picture in 256 colours: a third of the size."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,143 @@
+"""Execute the chapters and write them back: ``make notebooks``.
+
+The executed notebook is the one source of a chapter: the book shows its outputs, Colab opens it, nbval compares a new
+run with it. So two executions must give the same file, byte for byte. With ``CLTEACH_SIZE=full`` the result goes to
+out/notebooks instead, because the committed outputs are those of the quick size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+CELL_SECONDS = 300
+BADGE = "[![Open in Colab]"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+
+
+class ChapterError(Exception):
+    """A chapter that cannot be executed or must not be written; the message names the cell and what to do."""
+
+
+def colab_badge(name: str) -> str:
+    """The line under a chapter's title that opens it in Colab, from the address in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
+    return f"{BADGE}(../book/_static/colab.svg)](https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})"
+
+
+def stamp(notebook: NotebookNode, name: str) -> None:
+    """Write what is the same in every chapter (Colab badge, kernel, cell ids), drop what varies between machines."""
+    title, *rest = notebook.cells[0].source.split("\n")
+    if notebook.cells[0].cell_type != "markdown" or not title.startswith("# "):
+        raise ChapterError(f"{name}: the first cell must be Markdown and begin with the title (# ...).")
+    body = "\n".join(line for line in rest if not line.startswith(BADGE)).strip("\n")
+    notebook.cells[0].source = f"{title}\n\n{colab_badge(name)}\n\n{body}".rstrip("\n")
+
+    widgets = notebook.metadata.get("widgets")
+    notebook.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python", "pygments_lexer": "ipython3"},
+    )
+    shown = any(WIDGET_VIEW in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    if widgets and shown:
+        notebook.metadata["widgets"] = widgets
+
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    taken: set[str] = set()
+    for index, cell in enumerate(notebook.cells):
+        if not cell.get("id") or cell["id"] in taken:
+            cell["id"] = hashlib.sha256(f"{index} {cell.source}".encode()).hexdigest()[:8]
+        taken.add(cell["id"])
+        cell.metadata = NotebookNode({key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata})
+
+
+def drop_progress(notebook: NotebookNode, name: str) -> None:
+    """Remove progress bars from the outputs. Anything else on stderr is a warning, and a chapter has none."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]:
+            if not re.search(r"\r|\d+%\|", output.text):
+                raise ChapterError(f"{name}, cell {number} wrote to stderr; mend its cause:\n{output.text.strip()}")
+            cell.outputs.remove(output)
+
+
+def to_text(notebook: NotebookNode) -> str:
+    """The notebook as it is written, with the widgets' random ids replaced by their order of creation."""
+    state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    order = {model: f"{index:032x}" for index, model in enumerate(state)}
+    text = re.sub(
+        r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", lambda match: order.get(match[0], match[0]), nbformat.writes(notebook)
+    )
+    return str(nbformat.writes(nbformat.reads(text, as_version=4))) + "\n"  # once more: the keys are sorted by id
+
+
+def execute(path: Path, size: str) -> str:
+    """Execute one chapter in a kernel of its own.
+
+    Args:
+        path: the notebook; it is not written.
+        size: ``quick`` (no cell may run over 300 s) or ``full`` (no limit).
+
+    Returns:
+        The text of the executed notebook.
+
+    Raises:
+        ChapterError: A cell failed, ran too long or wrote to stderr.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=CELL_SECONDS if size == "quick" else None,
+        record_timing=False,
+        store_widget_state=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    try:
+        client.execute()
+    except CellTimeoutError as error:
+        problem = f"{path.name}: a cell ran over {CELL_SECONDS} s; make its quick size smaller."
+        raise ChapterError(f"{problem}\n{error}") from error
+    except (CellExecutionError, DeadKernelError) as error:
+        raise ChapterError(f"{path.name}: {error}") from error
+    drop_progress(notebook, path.name)
+    stamp(notebook, path.name)
+    nbformat.validate(notebook)
+    return to_text(notebook)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
+    chosen = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    size = os.environ.setdefault("CLTEACH_SIZE", "quick")
+    for path in chosen:
+        start = time.perf_counter()
+        try:
+            text = execute(path.resolve(), size)
+        except ChapterError as error:
+            sys.exit(str(error))
+        target = path if size == "quick" else ROOT / "out" / "notebooks" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+        seconds, size_kb = time.perf_counter() - start, target.stat().st_size / 1e3
+        print(f"{path.name}: {seconds:.1f} s, {size_kb:.0f} kB -> {target}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The book: how docstrings become pages, and the built pages themselves, read as files and opened in Chromium.
+
+The tests marked ``book`` look at book/_build/html (``make book``), those marked ``browser`` also need a Chromium. With
+CLTEACH_SHOTS=FOLDER every page is saved there as a picture, at desktop and at phone width.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib.util
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "book" / "_build" / "html"
+PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+READ = [name for name in PAGES if not name.startswith("_modules/clteach/")]  # code listings, all alike
+DESKTOP, PHONE = 1280, 390
+# The theme declares this constant twice on every page; nothing else is exempt.
+KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
+EXPLORER = "notebooks/00_start_here.html"
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    if not PAGES:
+        pytest.skip("the book is not built (make book)")
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def site(html: Path) -> Iterator[str]:
+    """The address of the built book on a local server."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium on PATH (chromium, chromium-browser or google-chrome)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that cannot leave this machine; at its end there was no error and nothing outside was asked for."""
+    wrong: list[str] = []
+    page = browser.new_page(viewport={"width": DESKTOP, "height": 900})
+
+    def local_only(route: Any) -> None:
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            wrong.append(f"request to {route.request.url}")
+            route.abort()
+
+    page.route("**/*", local_only)
+    page.on(
+        "pageerror", lambda error: wrong.append(f"error: {error.message}") if error.message != KNOWN_ERROR else None
+    )
+    page.on("console", lambda line: wrong.append(f"{line.text} ({line.location['url']})") if line.type == "error" else None)
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def shoot(page: Page, name: str) -> None:
+    if folder := os.environ.get("CLTEACH_SHOTS"):
+        width = page.viewport_size["width"] if page.viewport_size else 0
+        page.screenshot(
+            path=Path(folder) / f"{name.replace('/', '-').removesuffix('.html')}-{width}.png", full_page=True
+        )
+
+
+@pytest.mark.book
+@pytest.mark.browser
+@pytest.mark.parametrize("name", READ or ["index.html"])
+def test_page_is_shown_whole(html: Path, page: Page, site: str, name: str) -> None:
+    page.goto(f"{site}/{name}", wait_until="networkidle")
+    formulas = page.locator("article .math")
+    if formulas.count():
+        page.wait_for_function(
+            "[...document.querySelectorAll('article .math')].every(m => m.querySelector('mjx-container'))",
+            timeout=20_000,
+        )
+    assert page.locator("mjx-merror").count() == 0
+    prose = page.evaluate(
+        """() => { const article = (document.querySelector('article') || document.body).cloneNode(true);
+        article.querySelectorAll('pre, code, script, mjx-container').forEach(node => node.remove());
+        return article.textContent; }"""
+    )
+    assert re.findall(r"\$\$|\\\(|\\\[|\\begin\{", prose) == []
+    assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
+    shoot(page, name)
+
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    page.wait_for_timeout(500)  # the side bars slide away
+    shoot(page, name)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE
+
+
+@pytest.mark.book
+@pytest.mark.browser
+def test_search_finds_replay(html: Path, page: Page, site: str) -> None:
+    page.goto(f"{site}/search.html?q=replay")
+    page.locator("#search-results li a").first.wait_for(timeout=20_000)
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("Glossary" in title for title in found), found
+    shoot(page, "search-replay")
+
+
+@pytest.mark.book
+@pytest.mark.browser
+def test_explorer_shows_another_picture(html: Path, page: Page, site: str) -> None:
+    """Without a kernel: the slider is linked to the stack of pictures inside the page."""
+    page.goto(f"{site}/{EXPLORER}", wait_until="networkidle")
+    pictures = page.locator(".jupyter-widgets img:visible")
+    pictures.first.wait_for(timeout=20_000)
+    before = pictures.evaluate_all("images => images.map(image => image.src)")
+    handle = page.locator(".jupyter-widgets .noUi-handle").first
+    handle.focus()
+    handle.press("ArrowRight")
+    page.wait_for_function(
+        """before => { const now = [...document.querySelectorAll('.jupyter-widgets img')].filter(i => i.offsetParent);
+        return now.length && now.every(i => i.naturalWidth) && now.map(i => i.src).join() !== before.join(); }""",
+        arg=before,
+        timeout=10_000,
+    )
+    shoot(page, "explorer-moved")
+
+
+class References(HTMLParser):
+    """What a page loads by itself: scripts, styles, fonts, pictures, frames; not the links a reader follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        loads = tag != "link" or values.get("rel") not in {
+            "canonical",
+            "next",
+            "prev",
+            "search",
+            "index",
+            "author",
+            "license",
+        }
+        if loads:
+            self.found += [values.get("src") or "", values.get("srcset") or ""]
+            self.found += [values.get("href") or ""] if tag == "link" else []
+
+
+@pytest.mark.book
+def test_pages_load_nothing_from_elsewhere(html: Path) -> None:
+    outside: list[str] = []
+    for name in PAGES:
+        references = References()
+        references.feed((html / name).read_text(encoding="utf-8"))
+        outside += [f"{name}: {url}" for url in references.found if re.match(r"(https?:)?//", url)]
+    for path in html.rglob("*.css"):
+        loaded = re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\") ]+)", path.read_text(encoding="utf-8"))
+        outside += [f"{path.relative_to(html)}: {url}" for url in loaded]
+    assert outside == []
+
+
+def markdown_to_rest(docstring: str) -> str:
+    spec = importlib.util.spec_from_file_location("clteach_book", ROOT / "book" / "_ext" / "clteach_book.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lines = docstring.split("\n")
+    module.from_markdown(None, "function", "name", None, None, lines)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "rest"),
+    [
+        ("x of shape (B, *shape)", r"x of shape (B, \*shape)"),
+        ("it stands *inside* the **sum**", "it stands *inside* the **sum**"),
+        ("with $a_i * b_i$ and p(x|z)", r"with :math:`a_i * b_i` and p(x\|z)"),
+        ("see `net.py` and ``a*b``, a_b, c_", r"see ``net.py`` and ``a*b``, a_b, c\_"),
+        ("* one\n* two", "* one\n* two"),
+        ("so:\n\n$$a_i\n  + *b*$$\n\nThen", "so:\n\n\n.. math:: a_i + *b*\n\n\n\nThen"),
+        ("    $$a$$ is", "\n    .. math:: a\n\n     is"),
+    ],
+)
+def test_docstrings_in_markdown(markdown: str, rest: str) -> None:
+    assert markdown_to_rest(markdown) == rest

@@ -1,0 +1,109 @@
+"""The generic suite, over every registered method and every scenario it supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from clteach.checks import CHECKS, check_learner, check_scenarios, quick, same_state, tiny, toy_data
+from clteach.learner import Classifier, Learner, Losses, Noise, Quadratic
+from clteach.methods import METHODS
+from clteach.streams import Batch, split
+
+CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+def test_learner(name: str, scenario: str, check: Callable[[type[Learner], str], None]) -> None:
+    check(METHODS[name], scenario)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scenarios_and_description(name: str) -> None:
+    check_scenarios(METHODS[name])
+    assert METHODS[name].summary
+    assert METHODS[name].__doc__
+
+
+# λ = 0 (or its like) must be fine-tuning, to the last bit: the penalty adds 0 and draws nothing.
+OFF = {"ewc": {"lam": 0.0}}
+
+
+@pytest.mark.parametrize(("name", "scenario"), [case for case in CASES if case[0] in OFF])
+def test_zero_strength_is_finetuning(name: str, scenario: str) -> None:
+    cls = METHODS[name]
+    stream = split(toy_data(), scenario, tasks=2)
+    off = quick(cls, stream, **OFF[name]).learner
+    plain = quick(METHODS["finetune"], stream).learner
+    for key, value in plain.named_parameters():
+        assert torch.equal(value, off.get_parameter(key))
+    assert not same_state(quick(cls, stream).learner, off), "switched on, it must differ"
+
+
+def test_every_penalty_is_switched_off_somewhere() -> None:
+    spec = split(toy_data(), "task", tasks=2).spec
+    with_penalty = {name for name, cls in METHODS.items() if cls(spec, tiny(cls)).penalty is not None}
+    assert with_penalty <= set(OFF)
+
+
+class Broken(Classifier):
+    """A learner that can be broken in one way at a time, to see that the suite notices."""
+
+    name = "broken"
+    summary = "for tests"
+
+
+def _draws_globally(self: Broken, batch: Batch, noise: Noise) -> Losses:
+    return {"current": self.cross_entropy(self.net(batch.x), batch) * torch.rand(())}
+
+
+def _nan(self: Broken, batch: Batch, noise: Noise) -> Losses:
+    return {"current": self.cross_entropy(self.net(batch.x), batch) * torch.nan}
+
+
+def _writes(self: Broken, batch: Batch, noise: Noise) -> Losses:
+    self.mask.logical_not_().logical_not_()
+    with torch.no_grad():
+        self.net[1].weight.add_(1e-3)
+    return {"current": self.cross_entropy(self.net(batch.x), batch)}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "replacement", "complaint"),
+    [
+        ("loss", _draws_globally, "check_"),
+        ("loss", _nan, "not finite"),
+        ("loss", _writes, "differs when called twice|wrote to the learner"),
+        ("predict", lambda self, x, task=None: self.net(x) - self.net(x).mean(0), "depends on the batch"),
+        ("predict", lambda self, x, task=None: self.net(x)[:, :1], "check_"),
+        ("step", lambda self, batch, noise: {"current": torch.zeros(())}, "no weight moved"),
+    ],
+)
+def test_the_suite_notices(
+    monkeypatch: pytest.MonkeyPatch, attribute: str, replacement: Callable[..., object], complaint: str
+) -> None:
+    monkeypatch.setitem(METHODS, "broken", Broken)
+    check_learner(Broken)  # whole as it is
+    monkeypatch.setattr(Broken, attribute, replacement)
+    with pytest.raises((AssertionError, RuntimeError), match=complaint):
+        check_learner(Broken)
+
+
+def test_quadratic_folds_a_sum_of_penalties() -> None:
+    torch.manual_seed(0)
+    theta = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
+    penalty = Quadratic(theta)
+    terms = [(torch.rand(10) * (torch.rand(10) > 0.3), torch.randn(10)) for _ in range(4)]
+    for a, c in terms:
+        penalty.add(a, c)
+    flat = penalty.flat()
+    by_hand = sum(0.5 * (a * (flat - c) ** 2).sum() for a, c in terms)
+    torch.testing.assert_close(penalty.value(), by_hand)
+    for p in theta:
+        p.grad = torch.ones_like(p)
+    penalty.add_grad_()
+    grad = 1 + sum(a * (flat - c) for a, c in terms)
+    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in theta]), grad)

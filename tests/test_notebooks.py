@@ -1,0 +1,102 @@
+"""The committed chapters are whole, and the script that executes them gives the same file twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+import yaml
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def load_execute() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("execute", ROOT / "notebooks" / "execute.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = load_execute()
+
+
+def write(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_markdown_cell("# A title\n\nSome words."), *map(nbformat.v4.new_code_cell, sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_chapter_is_executed_whole(path: Path) -> None:
+    """nbval does not compare a cell without an execution count, so each must have one, in order."""
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_chapter_is_stamped(path: Path) -> None:
+    before = nbformat.read(path, as_version=4)
+    after = nbformat.from_dict(before)
+    execute.stamp(after, path.name)
+    assert before == after, "run `make notebooks`"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_chapter_is_small(path: Path) -> None:
+    assert path.stat().st_size < 2_500_000
+
+
+def test_every_chapter_is_in_the_book() -> None:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    assert {f"notebooks/{path.stem}" for path in CHAPTERS} == {name for name in listed if name.startswith("notebooks/")}
+
+
+def test_two_executions_give_the_same_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "chapter.ipynb",
+        "import sys, ipywidgets\nprint('  50%|#####     | 1/2\\r', file=sys.stderr)\n1 + 1",
+        "slider = ipywidgets.IntSlider()\nipywidgets.VBox([slider])",
+    )
+    first = execute.execute(path, "quick")
+    assert first == execute.execute(path, "quick")
+
+    notebook: NotebookNode = nbformat.reads(first, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert [output.output_type for output in notebook.cells[1].outputs] == ["execute_result"]
+    assert "widgets" in notebook.metadata
+    assert execute.colab_badge("chapter.ipynb") in notebook.cells[0].source
+    path.write_text(first, encoding="utf-8")
+    execute.stamp(notebook, "chapter.ipynb")
+    assert notebook == nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("1 / 0", "ZeroDivisionError"), ("import warnings\nwarnings.warn('careful')", "careful")],
+)
+def test_a_chapter_that_fails_or_warns_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    path = write(tmp_path / "chapter.ipynb", source)
+    before = path.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["execute.py", str(path)])
+    with pytest.raises(SystemExit, match=message):
+        execute.main()
+    assert path.read_bytes() == before
+
+
+def test_a_chapter_needs_a_title(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    with pytest.raises(execute.ChapterError, match="title"):
+        execute.stamp(notebook, "chapter.ipynb")
