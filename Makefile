@@ -63,7 +63,7 @@ record:  ## copy the numbers that `clteach reproduce` wrote to results/ into the
 	cp results/*.json clteach/results/
 
 bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/speed.py
 
 clean:  ## remove what was built
 	rm -rf book/_build book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

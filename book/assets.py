@@ -25,7 +25,13 @@ ASSETS: dict[str, dict[str, str]] = {
         "es5/input/tex/extensions": "mathjax/input/tex/extensions",
     },
     "requirejs@2.3.8": {"require.js": "require.js"},
-    "@jupyter-widgets/html-manager@1.0.6": {"dist/embed-amd.js": "embed-amd.js"},
+    "@jupyter-widgets/html-manager@1.0.6": {
+        "dist/embed-amd.js": "html-manager/embed-amd.js",
+        **{
+            f"dist/{icons}.woff2": f"html-manager/{icons}.woff2"
+            for icons in ("1551f4f60c37af51121f", "7a3337626410ca2f4071", "d878b0a6a1144760244f")
+        },
+    },
 }
 
 

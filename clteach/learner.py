@@ -155,6 +155,7 @@ class Learner(nn.Module):
     Config: ClassVar[type[Config]] = Config
 
     mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
+    past_mask: Tensor  # (n_tasks or 1, n_out) bool: units that replayed data competes over, a row per past head
     opts: dict[str, Optimizer]
     penalty: Quadratic | None
 
@@ -174,6 +175,12 @@ class Learner(nn.Module):
         self.opts = {}
         self.penalty = None
         self.register_buffer("mask", spec.active_table(1))
+        self.register_buffer("past_mask", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
+
+    @property
+    def past_heads(self) -> Tensor:
+        """(H, n_out) bool, `Spec.replay_masks` of the tasks before this one, on the device."""
+        return self.past_mask[: self.t] if self.spec.scenario == "task" else self.past_mask
 
     # --- training, in the order of the calls ---
 
@@ -189,6 +196,9 @@ class Learner(nn.Module):
         """Set what follows from (t, phase) alone. Called before every phase and again on resume."""
         self.t, self.phase = t, phase
         self.mask.copy_(self.spec.active_table(t + 1))
+        if t > 0:
+            rows = self.spec.replay_masks(t)
+            self.past_mask[: len(rows)] = rows.to(self.past_mask.device)
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         """Once before a phase's first step: copy the old model into buffers, freeze, compute targets."""

@@ -243,6 +243,11 @@ def accuracy_matrices(
     return fig
 
 
+def _height(methods: Mapping[str, object]) -> float:
+    """Height in inches of a picture with one line per method: the legend must fit beside it."""
+    return max(4, 0.5 + 0.23 * len(methods))
+
+
 def _curve(ax: Axes, name: str, x: np.ndarray, y: np.ndarray, markers: bool) -> None:
     """Draw a method's mean over seeds, y (seeds, K), with a band of ± SEM where there are two seeds or more."""
     look = style(name)
@@ -280,7 +285,7 @@ def accuracy_over_training(
     Raises:
         ConfigError: a curve's shapes do not fit together, or an accuracy is outside [0, 1].
     """
-    ax = _axes(ax, 8, 4)
+    ax = _axes(ax, 8, _height(curves))
     for name, (steps, accuracy) in curves.items():
         x, y = _array(steps), _percent(name, accuracy)
         if y.ndim not in (2, 3) or y.shape[-2:-1] != x.shape:
@@ -311,7 +316,7 @@ def accuracy_per_task(
     Raises:
         ConfigError: a matrix is no accuracy matrix.
     """
-    ax = _axes(ax, 8, 4)
+    ax = _axes(ax, 8, _height(matrices))
     for name, R in matrices.items():
         seeds = [R] if isinstance(R, Tensor) and R.ndim == 2 else list(R)
         y = np.stack([average_accuracy_over_time(one).numpy() for one in seeds])  # (seeds, T)

@@ -224,6 +224,6 @@ def column(preset: str | None, stream: str) -> Column:
     if stream not in columns:
         raise ConfigError(
             f"the preset {preset!r} has no settings for the stream {stream!r}. "
-            f"It has them for {', '.join(columns)}; leave --preset out to use the methods' defaults."
+            f"Choose {' or '.join(columns)}, another preset, or none."
         )
     return columns[stream]

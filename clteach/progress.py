@@ -9,9 +9,10 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,12 +78,20 @@ def to_file(path: Path, every: float = 0.2) -> Report:
     return report
 
 
+class Watched(NamedTuple):
+    """A job to watch: what to call it, the file its `to_file` writes, and its steps in all."""
+
+    label: str
+    file: Path
+    total: int
+
+
 @contextmanager
-def board(jobs: Mapping[str, tuple[Path, int]], show: bool | None = None) -> Iterator[None]:
+def board(jobs: Sequence[Watched], show: bool | None = None) -> Iterator[None]:
     """While the body runs, a row for every running job and one for all of them together.
 
     Args:
-        jobs: {label: (file that the job's `to_file` writes, its steps in all)}.
+        jobs: what to watch.
         show: show it? None: where stderr is a terminal.
     """
     if not jobs or not _shown(show):
@@ -90,22 +99,22 @@ def board(jobs: Mapping[str, tuple[Path, int]], show: bool | None = None) -> Ite
         return
     ended = threading.Event()
     with _display() as display:
-        everything = display.add_task(f"all {len(jobs)} runs", total=sum(total for _, total in jobs.values()))
-        rows = {label: display.add_task(label, total=total, visible=False) for label, (_, total) in jobs.items()}
-
-        def refresh() -> None:
-            all_done = 0
-            for label, (path, total) in jobs.items():
-                done, text = _read(path)
-                display.update(
-                    rows[label], completed=done, description=f"{label}, {text}", visible=0 < done < total
-                )
-                all_done += done
-            display.update(everything, completed=all_done)
+        everything = display.add_task(f"all {len(jobs)} runs", total=sum(job.total for job in jobs))
+        rows = [display.add_task(job.label, total=job.total, visible=False) for job in jobs]
 
         def watch() -> None:
+            started: set[int] = set()
             while not ended.wait(0.2):
-                refresh()
+                all_done = 0
+                for job, row in zip(jobs, rows, strict=True):
+                    done, text = _read(job.file)
+                    if done and row not in started:
+                        started.add(row)
+                        display.reset(row)  # its clock starts now
+                    running = 0 < done < job.total
+                    display.update(row, completed=done, description=f"{job.label}, {text}", visible=running)
+                    all_done += done
+                display.update(everything, completed=all_done)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

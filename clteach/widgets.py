@@ -60,19 +60,20 @@ def explorer(
     # An HTML figure rather than an Image widget, which has no alternative text.
     pages = [ipw.HTML(_page(*each, dpi)) for each in zip(frames, labels, alts, strict=True)]
     stack = ipw.Stack(pages, selected_index=0)
-    # The caption names the frame, so the slider does not show it a second time.
-    slider = ipw.SelectionSlider(
-        options=[(name, i) for i, name in enumerate(labels)],
+    # Not a SelectionSlider: embedding drops its index where it is 0, and the page would show an error.
+    slider = ipw.IntSlider(
+        min=0,
+        max=len(frames) - 1,
         description=description,
-        readout=False,
+        readout=False,  # the caption names the frame
         style={"description_width": "initial"},
         layout=ipw.Layout(flex="1 1 280px", width="auto"),
     )
-    ipw.jslink((slider, "index"), (stack, "selected_index"))
+    ipw.jslink((slider, "value"), (stack, "selected_index"))
     controls: list[ipw.Widget] = [slider]
     if interval is not None:
         play = ipw.Play(min=0, max=len(frames) - 1, interval=interval, show_repeat=False)
-        ipw.jslink((play, "value"), (slider, "index"))
+        ipw.jslink((play, "value"), (slider, "value"))
         controls.insert(0, play)
     bar = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
     return ipw.VBox([bar, stack], layout=ipw.Layout(max_width="800px"))

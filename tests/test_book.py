@@ -84,11 +84,17 @@ def page(browser: Browser) -> Iterator[Page]:
             wrong.append(f"request to {route.request.url}")
             route.abort()
 
+    def note_error(error: Any) -> None:
+        if error.message != KNOWN_ERROR:
+            wrong.append(f"error: {error.message}")
+
+    def note_line(line: Any) -> None:
+        if line.type == "error":
+            wrong.append(f"{line.text} ({line.location['url']})")
+
     page.route("**/*", local_only)
-    page.on(
-        "pageerror", lambda error: wrong.append(f"error: {error.message}") if error.message != KNOWN_ERROR else None
-    )
-    page.on("console", lambda line: wrong.append(f"{line.text} ({line.location['url']})") if line.type == "error" else None)
+    page.on("pageerror", note_error)
+    page.on("console", note_line)
     yield page
     page.close()
     assert wrong == []
@@ -136,6 +142,7 @@ def test_search_finds_replay(html: Path, page: Page, site: str) -> None:
     page.locator("#search-results li a").first.wait_for(timeout=20_000)
     found = page.locator("#search-results li a").all_inner_texts()
     assert any("Glossary" in title for title in found), found
+    assert "brain-inspired replay" in page.locator("#search-results").inner_text().lower()  # from the text of a page
     shoot(page, "search-replay")
 
 

@@ -32,7 +32,7 @@ def repository() -> str:
 def modules() -> Iterator[str]:
     """Every public module of clteach, so that a new method's section appears by itself."""
     for info in pkgutil.walk_packages(clteach.__path__, "clteach."):
-        if not info.ispkg and not info.name.rpartition(".")[2].startswith("_"):
+        if not info.name.rpartition(".")[2].startswith("_"):
             yield info.name
 
 

@@ -116,7 +116,7 @@ class GenerativeReplay(Classifier, Generator):
     def replay_loss(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
         # One row per past head in Task-IL (the mean over heads is taken), one row otherwise.
-        known = self.spec.replay_masks(self.t).to(logits.device)[:, None]  # (H, 1, n_out) what the old model knows
+        known = self.past_heads[:, None]  # (H, 1, n_out) what the old model knows
         active = known if self.spec.scenario == "task" else self.mask[0]  # what the new model's softmax runs over
         old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
         new = logits.masked_fill(~active, -torch.inf).expand_as(old)

@@ -1,0 +1,183 @@
+"""Steps per second of every method beside a bare loop of the same arithmetic, both in one process, in turn.
+
+A bare loop holds its tensors in memory and does the same forward and backward passes and the same fused Adam, nothing
+else: no batches to draw, no scenario, no bookkeeping. Machines are noisy, so only ratios are meant to be compared: each is
+the median over rounds in which both loops run one after the other.
+
+    python benchmarks/speed.py [--steps 60] [--rounds 9] [--threads 2] [--out results/speed.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clteach.data import load
+from clteach.experiments import machine
+from clteach.fisher import fisher_diagonal
+from clteach.learner import Learner, adam
+from clteach.methods import METHODS, build
+from clteach.nets import mlp
+from clteach.seeding import derive
+from clteach.streams import Stream, split
+from clteach.training import Shuffle
+from clteach.vae import VAE
+
+HIDDEN, BATCH, Z = (400, 400), 128, 100
+TARGETS = {"finetune": 0.9, "generative-replay": 0.85}
+"""To reach: the share of the bare loop's steps per second."""
+OF_FINETUNE = {"ewc": 0.8, "si": 0.7, "lwf": 0.6}
+"""To reach: the share of fine-tuning's steps per second."""
+
+
+def learner_step(name: str, stream: Stream, task: int) -> tuple[Learner, Callable[[int], None]]:
+    """A learner that has been through tasks 1..task-1 (few steps each), and a function that does training step s."""
+    learner = build(name, stream.spec, hidden=HIDDEN)
+    rng = torch.Generator()
+    for t in range(task):
+        data = learner.training_data(stream, t)
+        phase = learner.phases(t, 20)[0]
+        learner.enter(t, phase)
+        learner.begin_phase(t, phase, data, rng)
+        shuffle = Shuffle(len(data), BATCH, t, torch.device("cpu"))
+        if t < task - 1:
+            for s in range(phase.steps):
+                learner.step(batch := data.batch(shuffle(s)), learner.draw(len(batch.y), rng))
+            learner.end_task(t, data, rng)
+
+    def step(s: int) -> None:  # what the loop in clteach.training does in every step
+        batch = data.batch(shuffle(s))
+        rng.manual_seed(derive(0, "step", task - 1, 0, s))
+        learner.step(batch, learner.draw(len(batch.y), rng))
+
+    return learner, step
+
+
+def bare_finetune() -> Callable[[int], None]:
+    """Forward, cross-entropy, backward, Adam."""
+    net = mlp((1, 28, 28), HIDDEN, 10)
+    optimizer = adam(net.parameters(), 1e-3)
+    x, y = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
+
+    def step(s: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def bare_generative_replay() -> Callable[[int], None]:
+    """The same classifier, VAE and sampling passes as a step of generative replay, from task 2 on."""
+    net, old_net = mlp((1, 28, 28), HIDDEN, 10), mlp((1, 28, 28), HIDDEN, 10)
+    vae, old_vae = VAE((1, 28, 28), HIDDEN, Z), VAE((1, 28, 28), HIDDEN, Z)
+    optimizers = [adam(m.parameters(), 1e-3) for m in (net, vae)]
+    x, y = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
+
+    def step(s: int) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            replayed = old_vae.sample(torch.randn(BATCH, Z))
+            targets = F.softmax(old_net(replayed) / 2, 1)
+        both = torch.cat([x, replayed])
+        logits = net(both)
+        loss = F.cross_entropy(logits[:BATCH], y) + F.cross_entropy(logits[BATCH:] / 2, targets)
+        pixels, mean, logvar = vae(both, torch.randn(2 * BATCH, Z))
+        loss = loss + F.binary_cross_entropy_with_logits(pixels, both.flatten(1))
+        loss = loss + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum() / both.numel()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
+
+
+def race(first: Callable[[int], None], second: Callable[[int], None], steps: int, rounds: int) -> dict[str, float]:
+    """Milliseconds per step of both, and how fast the first is as a share of the second (median over rounds)."""
+    times: list[tuple[float, float]] = []
+    s = 0
+    for turn in range(rounds + 1):
+        row = []
+        for step in (first, second):
+            start = time.perf_counter()
+            for k in range(steps):
+                step(s + k)
+            row.append((time.perf_counter() - start) / steps * 1e3)
+        s += steps
+        if turn:  # the first round warms up
+            times.append((row[0], row[1]))
+    return {
+        "ms": round(statistics.median(a for a, _ in times), 3),
+        "other_ms": round(statistics.median(b for _, b in times), 3),
+        "ratio": round(statistics.median(b / a for a, b in times), 3),
+    }
+
+
+def fisher_ms_per_sample(stream: Stream) -> float:
+    """Milliseconds per sample of EWC's Fisher information over all ten labels."""
+    net: nn.Module = mlp((1, 28, 28), HIDDEN, 10)
+    active = torch.ones(10, dtype=torch.bool)
+    data = stream[0].train.subset(torch.arange(5000))
+    fisher_diagonal(net, data, active)
+    start = time.perf_counter()
+    fisher_diagonal(net, data, active)
+    return (time.perf_counter() - start) / len(data) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("results/speed.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    stream = split(load("mnist"), "class")
+    timing = {"steps": args.steps, "rounds": args.rounds}
+    rows: dict[str, object] = {}
+
+    def note(name: str, row: dict[str, float], target: float | None) -> None:
+        rows[name] = {**row, "target": target}
+        print(f"{name:52s} {row['ms']:7.2f} ms  {row['other_ms']:7.2f} ms  ratio {row['ratio']:.2f}  target {target or '–'}")
+
+    print(f"{'':52s}      ours       other")
+    note("finetune / bare loop", race(learner_step("finetune", stream, 2)[1], bare_finetune(), **timing), 0.9)
+    bare = bare_generative_replay()
+    for task in (2, 5):
+        step = learner_step("generative-replay", stream, task)[1]
+        note(f"generative-replay task {task} / bare loop", race(step, bare, **timing), 0.85)
+    for name in METHODS:
+        if name in ("finetune", "generative-replay") or "class" not in METHODS[name].scenarios:
+            continue
+        for task in (2, 5):
+            ours, plain = learner_step(name, stream, task)[1], learner_step("finetune", stream, task)[1]
+            note(f"{name} task {task} / finetune", race(ours, plain, **timing), OF_FINETUNE.get(name))
+    fisher = fisher_ms_per_sample(stream)
+    print(f"Fisher information {fisher:.3f} ms per sample")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"peak memory {peak:.2f} GiB")
+    record = {
+        "command": f"python benchmarks/speed.py --steps {args.steps} --rounds {args.rounds} --threads {args.threads}",
+        "network": f"784-{HIDDEN[0]}-{HIDDEN[1]}-10, batch {BATCH}, z {Z}, split MNIST, class-incremental",
+        "machine": machine(),
+        "rows": rows,
+        "fisher_ms_per_sample": round(fisher, 4),
+        "peak_memory_gib": round(peak, 3),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

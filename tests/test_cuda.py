@@ -1,0 +1,72 @@
+"""On a GPU: the same results as on the CPU, and no step that waits for the device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clteach.checks import tiny, toy_data
+from clteach.methods import METHODS
+from clteach.seeding import generator
+from clteach.streams import Batch, split
+from clteach.training import train
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand"),
+]
+CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
+
+
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+def test_same_steps_as_on_the_cpu(name: str, scenario: str) -> None:
+    """Fed with the same batches and noise, losses and weights agree within float32 rounding."""
+    stream = split(toy_data(), scenario, tasks=2)
+    here, there = (METHODS[name](stream.spec, tiny(METHODS[name])).to(d) for d in ("cpu", "cuda"))
+    there_stream = stream.to("cuda")
+    for t in range(2):
+        for phase in here.phases(t, 5):
+            for learner, tasks in ((here, stream), (there, there_stream)):
+                device = learner.mask.device
+                learner.enter(t, phase)
+                learner.begin_phase(t, phase, learner.training_data(tasks, t), generator(0, "b", device=device))
+            for s in range(phase.steps):
+                batch = here.training_data(stream, t).batch(torch.arange(s, s + 6))
+                noise = here.draw(6, generator(0, s))
+                a = here.step(batch, noise)
+                b = there.step(Batch(*(v.cuda() for v in batch)), {k: v.cuda() for k, v in noise.items()})
+                for key in a:
+                    torch.testing.assert_close(a[key], b[key].cpu(), rtol=1e-3, atol=1e-4)
+        for learner, tasks in ((here, stream), (there, there_stream)):
+            learner.end_task(t, learner.training_data(tasks, t), generator(0, "e", device=learner.mask.device))
+    for p, q in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(p, q.cpu(), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+def test_no_step_waits_for_the_device(name: str, scenario: str) -> None:
+    stream = split(toy_data(), scenario, tasks=2).to("cuda")
+    learner = METHODS[name](stream.spec, tiny(METHODS[name])).to("cuda")
+    data = learner.training_data(stream, 1)
+    for phase in learner.phases(1, 3):
+        learner.enter(1, phase)
+        learner.begin_phase(1, phase, data, generator(0, device="cuda"))
+        index = torch.arange(6, device="cuda")
+        rng = generator(0, device="cuda")
+        learner.step(data.batch(index), learner.draw(6, rng))  # the first step allocates
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                learner.step(data.batch(index), learner.draw(6, rng))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_trains_on_the_gpu(name: str) -> None:
+    cls = METHODS[name]
+    stream = split(toy_data(), cls.scenarios[0], tasks=2)
+    runs = [
+        train(cls(stream.spec, tiny(cls), seed=0), stream, steps=20, batch_size=16, device="cuda") for _ in range(2)
+    ]
+    assert runs[0].config["device"] == "cuda" and bool(runs[0].accuracy.isfinite().all())
