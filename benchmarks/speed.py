@@ -148,7 +148,9 @@ def main() -> None:
 
     def note(name: str, row: dict[str, float], target: float | None) -> None:
         rows[name] = {**row, "target": target}
-        print(f"{name:52s} {row['ms']:7.2f} ms  {row['other_ms']:7.2f} ms  ratio {row['ratio']:.2f}  target {target or '–'}")
+        print(
+            f"{name:52s} {row['ms']:7.2f} ms  {row['other_ms']:7.2f} ms  ratio {row['ratio']:.2f}  target {target or '–'}"
+        )
 
     print(f"{'':52s}      ours       other")
     note("finetune / bare loop", race(learner_step("finetune", stream, 2)[1], bare_finetune(), **timing), 0.9)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from clteach.data import Dataset
 from clteach.errors import ConfigError
-from clteach.learner import Learner, Phase
+from clteach.learner import Learner
 from clteach.methods import METHODS, configure, method, register
 from clteach.seeding import generator
 from clteach.streams import SCENARIOS, Stream, dirichlet, permuted, split
@@ -119,12 +120,10 @@ def check_resumes(cls: type[Learner], scenario: str) -> None:
                     raise Stop
                 return original(*args)  # noqa: B023
 
-            learner.step = step  # type: ignore[method-assign]
+            learner.step = step  # type: ignore[method-assign,assignment]
             options: dict[str, Any] = {"steps": 4, "batch_size": 5, "log_every": 3, "device": "cpu"}
-            try:
+            with suppress(Stop):
                 train(learner, stream, checkpoint=file, checkpoint_every=1, **options)
-            except Stop:
-                pass
             resumed = train(cls(stream.spec, tiny(cls), seed=0), stream, checkpoint=file, checkpoint_every=1, **options)
         assert same_state(whole.learner, resumed.learner), f"resumed after step {stop_at}: other weights"
         assert torch.equal(whole.accuracy, resumed.accuracy), f"resumed after step {stop_at}: other accuracies"
@@ -192,11 +191,11 @@ def check_pure(cls: type[Learner], scenario: str) -> None:
 def check_global_rng(cls: type[Learner], scenario: str) -> None:
     """Building, training, saving and evaluating leave the global generators of torch and numpy as they were."""
     stream = split(toy_data(), scenario, tasks=2)
-    states = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002 (the legacy state is what is checked)
+    states = torch.get_rng_state(), str(np.random.get_state())
     x = stream[0].train.x.clone()
     quick(cls, stream)
     assert torch.equal(states[0], torch.get_rng_state()), "torch's global generator was used"
-    assert states[1] == str(np.random.get_state()), "numpy's global generator was used"  # noqa: NPY002
+    assert states[1] == str(np.random.get_state()), "numpy's global generator was used"
     assert torch.equal(x, stream[0].train.x), "training changed the data"
 
 
@@ -220,7 +219,9 @@ def check_batch_of_one(cls: type[Learner], scenario: str) -> None:
     data = toy_data()
     stream = split(data, scenario, tasks=2)
     run = quick(cls, stream, batch_size=1)
-    assert all(np.isfinite(v) for row in run.losses for v in row.values() if isinstance(v, float)), "a loss is not finite"
+    assert all(np.isfinite(v) for row in run.losses for v in row.values() if isinstance(v, float)), (
+        "a loss is not finite"
+    )
     test = stream[0].test.subset(torch.arange(3))
     by_hand = sum(run.learner.evaluate(0, test.subset(torch.tensor([i]))) for i in range(3)) / 3
     assert abs(run.learner.evaluate(0, test) - by_hand) < 1e-12, "accuracy depends on how evaluation is batched"
@@ -288,6 +289,3 @@ def check_scenarios(cls: type[Learner]) -> None:
             assert scenario in message and cls.name in message, f"the error must name both: {message}"
         else:
             raise AssertionError(f"{cls.name} accepts the scenario {scenario!r} that it does not list")
-
-
-__all__ = ["CHECKS", "Phase", "check_learner", "check_scenarios", "tiny", "toy_data"]

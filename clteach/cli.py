@@ -14,7 +14,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -200,7 +200,9 @@ def _config(method: str, options: Training) -> Any:
     from clteach.methods import METHODS, configure
 
     common = {key: value for key in ("hidden", "lr") if (value := getattr(options, key)) is not None}
-    return configure(METHODS[method], fitting(method, {**_column(options).settings(method, options.scenario), **common}))
+    return configure(
+        METHODS[method], fitting(method, {**_column(options).settings(method, options.scenario), **common})
+    )
 
 
 def _column(options: Training) -> Any:
@@ -290,7 +292,9 @@ def run(options: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     _print_summaries(console, summaries)
     for note in notes:
         console.print(f"note: {note}", markup=False)
-    console.print(f"accuracy matrices: {picture}\nnumbers: {file}\ntrained models: {options.out / 'runs'}", markup=False)
+    console.print(
+        f"accuracy matrices: {picture}\nnumbers: {file}\ntrained models: {options.out / 'runs'}", markup=False
+    )
     if options.json:
         print(json.dumps(document, allow_nan=False))
     return 0
@@ -381,7 +385,9 @@ def reproduce(options: Reproduce) -> int:
     )
     record = results.load(str(path))
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{options.name}: {record['summary']}{' (shortened run)' if record['shortened'] else ''}", markup=False)
+    console.print(
+        f"{options.name}: {record['summary']}{' (shortened run)' if record['shortened'] else ''}", markup=False
+    )
     table = Table(box=box.SIMPLE_HEAD)
     for head in ("method", "scenario", "ours (%)", "published (%)", "difference", "verdict"):
         table.add_column(head)
@@ -448,7 +454,9 @@ def _add_values(word: str, tried: dict[str, dict[str, list[Any]]]) -> None:
     name, dot, setting = key.rpartition(".")
     if dot and name not in tried:
         raise unknown("method", name, tried)
-    having = [m for m in ([name] if dot else tried) if setting.replace("-", "_") in METHODS[m].Config.__dataclass_fields__]
+    having = [
+        m for m in ([name] if dot else tried) if setting.replace("-", "_") in METHODS[m].Config.__dataclass_fields__
+    ]
     if not equals or not having:
         known = [f"{m}.{f}" for m in tried for f in METHODS[m].Config.__dataclass_fields__]
         raise unknown("setting", key, known)

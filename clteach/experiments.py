@@ -22,7 +22,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -137,7 +137,9 @@ def run_jobs(
     if n_jobs is None:
         n_jobs = joblib.cpu_count() if plans and plans[0].job.device == "cpu" else min(4, joblib.cpu_count())
 
-    watched = [Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo]
+    watched = [
+        Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo
+    ]
     with board(watched, show):
         done = _dispatch([(p.job, method(p.job.method), p.folder, keep) for p in todo], n_jobs, backend, address)
     for plan, result in zip(todo, done, strict=True):

@@ -18,12 +18,13 @@ shape from the start, as parameters or buffers, so a checkpoint is a state dict.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +170,8 @@ class Learner(nn.Module):
         cfg = self.Config() if cfg is None else cfg
         if not isinstance(cfg, self.Config):
             raise ConfigError(f"{self.name} got settings of type {type(cfg).__name__}, expected {self.name}'s Config.")
-        self.spec, self.cfg, self.seed = spec, cfg, seed
+        self.spec, self.seed = spec, seed
+        self.cfg: Any = cfg
         self.t = -1  # the task being learned; -1: none yet
         self.phase: Phase | None = None
         self.opts = {}
@@ -247,6 +249,14 @@ class Learner(nn.Module):
 
     # --- state ---
 
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but frozen copies of old models stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "stays_in_eval_mode", False):
+                module.eval()
+        return self
+
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.t)
 
@@ -267,7 +277,8 @@ class Learner(nn.Module):
             "cfg": dataclasses.asdict(self.cfg),
             "seed": self.seed,
         }
-        return json.loads(json.dumps(about))  # tuples become lists, as they would in a file
+        plain: dict[str, Any] = json.loads(json.dumps(about))  # tuples become lists, as they would in a file
+        return plain
 
 
 class Classifier(Learner):
@@ -300,11 +311,14 @@ class Generator(Learner):
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
 
 
-def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy that never learns: the old model's place, refreshed with `refresh` when a task begins."""
-    import copy
+M = TypeVar("M", bound=nn.Module)
 
-    return copy.deepcopy(module).requires_grad_(False).eval()
+
+def frozen_copy(module: M) -> M:
+    """A copy that never learns: the old model's place, refreshed with `refresh` when a task begins."""
+    frozen = copy.deepcopy(module).requires_grad_(False).eval()
+    frozen.stays_in_eval_mode = True  # type: ignore[assignment]  # see Learner.train
+    return frozen
 
 
 @torch.no_grad()

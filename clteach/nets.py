@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -21,6 +22,6 @@ def mlp(shape: Sequence[int], hidden: Sequence[int], n_out: int) -> nn.Sequentia
     """
     sizes = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for n_in, n_hidden in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_hidden in pairwise(sizes):
         layers += [nn.Linear(n_in, n_hidden), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))

@@ -159,7 +159,8 @@ class Data:
         )
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True)
+class Task:
     """One task: its position, the names of its classes in the order of its output units, and its data."""
 
     index: int
@@ -199,8 +200,11 @@ class Stream:
             return Data(x, data.rows.to(device), data.y.to(device), data.task.to(device), pixels)
 
         tasks = tuple(
-            task._replace(
-                train=move(task.train), test=move(task.test), valid=None if task.valid is None else move(task.valid)
+            replace(
+                task,
+                train=move(task.train),
+                test=move(task.test),
+                valid=None if task.valid is None else move(task.valid),
             )
             for task in self.tasks
         )

@@ -239,7 +239,7 @@ def test_latent_scatter() -> None:
     points = [
         plots.latent_scatter(codes(4), y, method="tsne", seed=s).axes[0].collections[0].get_offsets() for s in (0, 0)
     ]
-    np.testing.assert_array_equal(points[0], points[1])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(points[0], points[1])
     assert plots.latent_scatter(codes(2), torch.arange(40)).axes[1].get_ylabel() == "class"
     with pytest.raises(ConfigError, match='method is "umap"'):
         plots.latent_scatter(codes(2), y, method="umap")
@@ -250,7 +250,7 @@ def test_latent_scatter() -> None:
 
 def test_losses() -> None:
     ax = plots.losses({"a": [3.0, 2.0], "b": torch.ones(2)}, steps=[10, 20], boundaries=[15], unit="bits").axes[0]
-    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[10, 3], [20, 2]])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[10, 3], [20, 2]])
     assert ax.get_ylabel() == "loss (bits)" and len(ax.lines) == 3
     with pytest.raises(ConfigError, match="The loss term a has shape"):
         plots.losses({"a": [1.0, 2.0]}, steps=[1])

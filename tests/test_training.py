@@ -342,7 +342,9 @@ def test_many_seeds_at_once_equal_separate_runs() -> None:
     stacked = {k: torch.stack([n[k] for n in noise]) for k in noise[0]}
     params, buffers = stack_module_state(learners)
 
-    def loss(theta: dict[str, torch.Tensor], state: dict[str, torch.Tensor], eps: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(
+        theta: dict[str, torch.Tensor], state: dict[str, torch.Tensor], eps: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         terms = functional_call(learners[0], (theta, state), (batch, eps))
         return torch.stack(list(terms.values())).sum()
 

@@ -86,4 +86,4 @@ def test_shapes_and_ranges() -> None:
     torch.testing.assert_close(logits, vae.decode(mean))  # no noise: the mean is decoded
     sample = vae.sample(torch.randn(2, 5))
     assert sample.shape == (2, 3, 4, 4)
-    assert 0 <= float(sample.detach().min()) and float(sample.detach().max()) <= 1
+    assert float(sample.detach().min()) >= 0 and float(sample.detach().max()) <= 1

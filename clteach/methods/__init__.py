@@ -65,4 +65,5 @@ def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:
     unknown = [key for key in settings if key not in fields]
     if unknown:
         raise ConfigError(f"{cls.name} has no setting {unknown[0]!r}. Expected one of {', '.join(fields)}.")
-    return cls.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    make: Any = cls.Config
+    return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
