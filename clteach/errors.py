@@ -26,7 +26,7 @@ class CheckpointError(ClteachError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that does not exist: it names the closest one and lists all, e.g. ``raise unknown("method", ...)``."""
+    """The error for a name that does not exist: it names the closest one and lists all."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

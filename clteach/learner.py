@@ -180,9 +180,14 @@ class Learner(nn.Module):
         self.register_buffer("past_mask", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
 
     @property
-    def past_heads(self) -> Tensor:
-        """(H, n_out) bool, `Spec.replay_masks` of the tasks before this one, on the device."""
+    def known(self) -> Tensor:
+        """(H, n_out) bool, the units the model of the past tasks knows: a row per past head in Task-IL, else one row."""
         return self.past_mask[: self.t] if self.spec.scenario == "task" else self.past_mask
+
+    @property
+    def active(self) -> Tensor:
+        """(H, n_out) bool, the units the model competes over now on samples of the past: rows as in `known`."""
+        return self.known if self.spec.scenario == "task" else self.mask[:1]
 
     # --- training, in the order of the calls ---
 
@@ -295,7 +300,7 @@ class Classifier(Learner):
         return F.cross_entropy(logits.masked_fill(~self.mask[batch.task], -torch.inf), batch.y)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
-        return {"current": self.cross_entropy(self.net(batch.x), batch)}
+        return {"current": self.cross_entropy(self.predict(batch.x, batch.task), batch)}
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         return self.net(x)

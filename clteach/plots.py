@@ -328,6 +328,35 @@ def accuracy_per_task(
 
 
 @theme()
+def accuracy_bars(
+    accuracies: Mapping[str, Numbers], n_tasks: int | None = None, title: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """Accuracy on each task at one moment, one bar per method; room is left for the tasks to come.
+
+    Args:
+        accuracies: per method, (k,) accuracies in [0, 1] on the first k tasks.
+        n_tasks: number of tasks in all (default: k).
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: an accuracy outside [0, 1].
+    """
+    ax = _axes(ax, 7, 3.2)
+    width = 0.8 / len(accuracies)
+    for i, (name, shares) in enumerate(accuracies.items()):
+        values = _percent(name, shares)
+        n_tasks = max(n_tasks or 0, len(values))
+        left = np.arange(1, len(values) + 1) + (i - (len(accuracies) - 1) / 2) * width
+        ax.bar(left, values, width, color=color(name), label=label(name))
+    ax.set(xlabel="task", ylabel="accuracy (%)", ylim=(0, 100), xlim=(0.4, (n_tasks or 1) + 0.6))
+    ax.set_xticks(range(1, (n_tasks or 1) + 1))
+    ax.grid(axis="x", visible=False)
+    _legend(ax)
+    return _finish(ax, title)
+
+
+@theme()
 def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, ax: Axes | None = None) -> Figure:
     """Methods compared, best on top: the mean, an interval of ± SEM, and a pale dot for each seed.
 

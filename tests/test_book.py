@@ -142,7 +142,9 @@ def test_search_finds_replay(html: Path, page: Page, site: str) -> None:
     page.locator("#search-results li a").first.wait_for(timeout=20_000)
     found = page.locator("#search-results li a").all_inner_texts()
     assert any("Glossary" in title for title in found), found
-    assert "brain-inspired replay" in page.locator("#search-results").inner_text().lower()  # from the text of a page
+    summaries = page.locator("#search-results p.context")
+    summaries.first.wait_for(timeout=10_000)
+    assert min(len(text) for text in summaries.all_inner_texts()) > 50, "a summary without the words of its page"
     shoot(page, "search-replay")
 
 

@@ -29,7 +29,13 @@ def test_scenarios_and_description(name: str) -> None:
 
 
 # λ = 0 (or its like) must be fine-tuning, to the last bit: the penalty adds 0 and draws nothing.
-OFF = {"ewc": {"lam": 0.0}}
+OFF: dict[str, dict[str, float]] = {
+    "ewc": {"lam": 0.0},
+    "online-ewc": {"lam": 0.0},
+    "si": {"c": 0.0},
+    "xdg": {"share": 0.0},
+    "si-xdg": {"c": 0.0, "share": 0.0},
+}
 
 
 @pytest.mark.parametrize(("name", "scenario"), [case for case in CASES if case[0] in OFF])

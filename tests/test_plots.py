@@ -275,3 +275,13 @@ def test_save(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ClteachError, match="cannot write"):
         plots.save(fig, tmp_path / "file" / "loss.png")
+
+
+def test_accuracy_bars_leave_room_for_tasks_to_come() -> None:
+    figure = plots.accuracy_bars({"finetune": [0.0, 1.0], "joint": [0.5, 0.75]}, n_tasks=5)
+    ax = figure.axes[0]
+    assert [round(bar.get_height()) for bar in ax.patches] == [0, 100, 50, 75]
+    assert ax.get_xlim()[1] > 5 and ax.get_ylabel() == "accuracy (%)"
+    assert mpl.colors.same_color(ax.patches[0].get_facecolor(), plots.color("finetune"))
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
+    assert np.isclose((centres[0] + centres[2]) / 2, 1), "the bars of a task stand around its number"

@@ -6,10 +6,16 @@ from typing import Any, TypeVar
 
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
+from clteach.methods.a_gem import AGEM
+from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.joint import Joint
+from clteach.methods.lwf import LwF
+from clteach.methods.online_ewc import OnlineEWC
+from clteach.methods.si import SI
+from clteach.methods.xdg import SIXdG, XdG
 from clteach.streams import Spec
 
 L = TypeVar("L", bound=type[Learner])
@@ -23,7 +29,7 @@ def register(cls: L) -> L:
     return cls
 
 
-for _cls in (FineTune, Joint, EWC, GenerativeReplay):
+for _cls in (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay):
     register(_cls)
 
 

@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from clteach import learner
 from clteach.errors import ConfigError
 from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.replay import imitation_loss
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 from clteach.vae import VAE, bernoulli_nll, kl_standard_normal
@@ -103,7 +103,7 @@ class GenerativeReplay(Classifier, Generator):
         share = 1 / (self.t + 1)
         return {
             "current": share * self.cross_entropy(logits, batch),
-            "replay": (1 - share) * self.replay_loss(logits_replayed, old_logits),
+            "replay": (1 - share) * self.imitate(logits_replayed, old_logits),
             "vae": share * vae.mean() + (1 - share) * vae_replayed.mean(),
         }
 
@@ -113,20 +113,10 @@ class GenerativeReplay(Classifier, Generator):
         # L_VAE = (-log p(x|z) + KL(q(z|x) ‖ p(z))) / P
         return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)) / logits.shape[1]
 
-    def replay_loss(self, logits: Tensor, old_logits: Tensor) -> Tensor:
+    def imitate(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
-        # One row per past head in Task-IL (the mean over heads is taken), one row otherwise.
-        known = self.past_heads[:, None]  # (H, 1, n_out) what the old model knows
-        active = known if self.spec.scenario == "task" else self.mask[0]  # what the new model's softmax runs over
-        old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
-        new = logits.masked_fill(~active, -torch.inf).expand_as(old)
-        if self.cfg.targets == "hard":
-            return F.cross_entropy(new.flatten(0, 1), old.argmax(2).flatten())
-        # -T² Σ_c softmax(z_old / T)_c log softmax(z_new / T)_c; a unit that is not active has log 0, and target 0
-        temperature = self.cfg.temperature
-        targets = F.softmax(old / temperature, 2)
-        log_p = F.log_softmax(new / temperature, 2).masked_fill(~active, 0)
-        return -(temperature**2) * (targets * log_p).sum(2).mean()
+        cfg = self.cfg
+        return imitation_loss(logits, old_logits, self.known, self.active, cfg.targets, cfg.temperature)
 
     @torch.no_grad()
     def sample(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -95,26 +96,29 @@ def overview(name: str) -> pd.DataFrame:
 
 def percent(mean: float, sem: float | None) -> str:
     """ "93.3 ± 0.4", or "93.3" where there is no SEM."""
-    return f"{mean:.1f}" if sem is None or sem != sem else f"{mean:.1f} ± {sem:.1f}"
+    return f"{mean:.1f}" if sem is None or isnan(sem) else f"{mean:.1f} ± {sem:.1f}"
 
 
-def lines(name: str) -> list[list[str]]:
-    """A record's lines as shown: method, scenario, ours, published, difference, verdict ("–" where there is no number)."""
-    shown = []
-    for line in table(name).itertuples():
-        paper = "–" if line.published != line.published else percent(line.published, line.published_sem)
-        difference = "–" if line.difference != line.difference else f"{line.difference:+.1f}"
-        shown.append([line.row, line.scenario, percent(line.mean, line.sem), paper, difference, line.verdict])
-    return shown
+def shown(name: str) -> tuple[list[str], list[list[str]]]:
+    """A record as head and lines of text: beside the published numbers where there are any, else rows × scenarios."""
+    long = table(name)
+    if long["published"].isna().all():
+        wide = overview(name)
+        body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
+        return ["method", *(f"{scenario}-incremental" for scenario in wide)], body
+    body = []
+    for line in long.to_dict("records"):
+        paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])
+        difference = "–" if isnan(line["difference"]) else f"{line['difference']:+.1f}"
+        ours = percent(line["mean"], line["sem"])
+        body.append([line["row"], line["scenario"], ours, paper, difference, line["verdict"]])
+    return ["method", "scenario", "ours", "published", "difference", "verdict"], body
 
 
 def markdown(name: str) -> str:
-    """A record as a Markdown table: beside the published numbers where there are any, else methods × scenarios."""
-    if not table(name)["published"].isna().all():
-        return _markdown(["method", "scenario", "ours", "published", "difference", "verdict"], lines(name))
-    wide = overview(name)
-    head = ["method", *(f"{scenario}-incremental" for scenario in wide)]
-    return _markdown(head, [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)])
+    """`shown` as a Markdown table."""
+    head, body = shown(name)
+    return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
 
 
 def readme_table(name: str = "split-digits") -> str:
@@ -127,8 +131,3 @@ def readme_table(name: str = "split-digits") -> str:
         f"{record['training_seconds'] / 60:.0f} minutes of training on one thread of {device['gpu'] or device['cpu']}."
     )
     return f"{markdown(name)}\n{caption}\n"
-
-
-def _markdown(head: list[str], body: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

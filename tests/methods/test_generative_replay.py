@@ -60,7 +60,7 @@ def test_replay_loss_written_out(scenario: str, known: list[list[int]], active: 
                 p_new = softmax([z / 2 for z in z_new])
                 loss = -4 * sum(p * math.log(q) for p, q in zip(softmax([z / 2 for z in z_old]), p_new, strict=False))
                 total += loss / (4 * len(known))
-    assert float(learner.replay_loss(new, old)) == pytest.approx(total, rel=1e-5)
+    assert float(learner.imitate(new, old)) == pytest.approx(total, rel=1e-5)
 
 
 def test_total_loss_weighs_each_task_alike() -> None:
@@ -73,7 +73,7 @@ def test_total_loss_weighs_each_task_alike() -> None:
     with torch.no_grad():
         replayed = learner.old_vae.sample(noise["z"])
         current = learner.cross_entropy(learner.net(batch.x), batch)
-        replay = learner.replay_loss(learner.net(replayed), learner.old_net(replayed))
+        replay = learner.imitate(learner.net(replayed), learner.old_net(replayed))
         vae = learner.elbo_loss(batch.x, noise["eps"][:5]).mean() / 3
         vae += learner.elbo_loss(replayed, noise["eps"][5:]).mean() * 2 / 3
     torch.testing.assert_close(losses["current"].detach(), current / 3)

@@ -1,0 +1,65 @@
+r"""Experience replay (ER): keep a few real samples of every class, and replay them.
+
+Rolnick et al. 2019; here as in van de Ven et al. 2022. At the end of a task a fixed number of random samples per class
+goes into a memory. In every later step a batch from the memory is learned beside the current one, and each of the n tasks
+so far counts alike:
+
+$$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{memory}}.$$
+
+Simple and strong. It stores data, which generative replay does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clteach import learner
+from clteach.errors import ConfigError
+from clteach.learner import Classifier, Losses, Noise
+from clteach.replay import Memory
+from clteach.streams import Batch, Data, Spec
+
+
+class ER(Classifier):
+    """Experience replay from a memory of real samples (Rolnick et al. 2019)."""
+
+    name = "er"
+    summary = "replay real samples from a small memory (Rolnick 2019)"
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """Settings of methods with a memory."""
+
+        per_class: int = 100
+        """samples kept per class of a task"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.per_class < 1:
+                raise ConfigError(f"per_class={self.per_class}, expected at least one sample per class in memory.")
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        self.memory = Memory(spec, self.cfg.per_class)
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"memory": self.memory.draw(self.t, n, rng)}
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        if self.t == 0:
+            return super().loss(batch, noise)
+        old = self.memory.batch(noise["memory"])
+        logits = self.net(torch.cat([batch.x, old.x]))
+        # L = 1/n L_current + (1 - 1/n) L_memory
+        share = 1 / (self.t + 1)
+        return {
+            "current": share * self.cross_entropy(logits[: len(batch.y)], batch),
+            "replay": (1 - share) * self.cross_entropy(logits[len(batch.y) :], old),
+        }
+
+    def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+        self.memory.add(t, data, rng)

@@ -1,0 +1,67 @@
+r"""Learning without forgetting (LwF): let the new task's images stand in for the old ones.
+
+Li & Hoiem 2017. No generator and no memory: the *current* inputs are also given to the model as it was before the task,
+and its answers, softened by a temperature T, are to be kept:
+
+$$\mathcal{L} = w_1\, \mathcal{L}_{\text{current}} + w_2 \cdot \Big({-T^2} \sum_c p^{\text{old}}_c(T)\, \log p_c(T)\Big).$$
+
+It works as far as the new inputs look like the old ones to the network. The weights differ between papers: with n tasks so
+far, $w_1 = 1/n,\ w_2 = 1 - 1/n$ (van de Ven & Tolias 2018-2020) or $w_1 = 1,\ w_2 = n - 1$, and $w_2 = 1$ in Class-IL
+(van de Ven et al. 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from clteach import learner
+from clteach.errors import ConfigError
+from clteach.learner import Classifier, Losses, Noise, Phase, frozen_copy, refresh
+from clteach.replay import imitation_loss
+from clteach.streams import Batch, Data, Spec
+
+
+class LwF(Classifier):
+    """Learning without forgetting (Li & Hoiem 2017)."""
+
+    name = "lwf"
+    summary = "keep the old model's answers on the new inputs (Li & Hoiem 2017)"
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """LwF's settings."""
+
+        temperature: float = 2.0
+        """softmax temperature T > 0 of the targets"""
+        weighting: Literal["share", "sum"] = "share"
+        """share: 1/n current + (1 - 1/n) distillation (2018-2020); sum: current + (n - 1) distillation (2022)"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.temperature > 0:
+                raise ConfigError(f"lwf: temperature={self.temperature}, expected a temperature > 0.")
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        self.old_net = frozen_copy(self.net)
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        refresh(self.old_net, self.net)
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        logits = self.net(batch.x)
+        current = self.cross_entropy(logits, batch)
+        if self.t == 0:
+            return {"current": current}
+        with torch.no_grad():
+            old_logits = self.old_net(batch.x)
+        distillation = imitation_loss(logits, old_logits, self.known, self.active, "soft", self.cfg.temperature)
+        n = self.t + 1
+        if self.cfg.weighting == "share":
+            w1, w2 = 1 / n, 1 - 1 / n
+        else:
+            w1, w2 = 1.0, 1.0 if self.spec.scenario == "class" else n - 1.0
+        return {"current": w1 * current, "distillation": w2 * distillation}

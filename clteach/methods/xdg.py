@@ -1,0 +1,85 @@
+r"""Context-dependent gating (XdG): give every task its own random part of the network.
+
+Masse, Grant & Freedman 2018. For every task a fixed random subset of a share X of the units of each hidden layer is
+switched off:
+
+$$h^{(l)} = m^{(l)}_t \odot \mathrm{ReLU}\big(W^{(l)} h^{(l-1)} + b^{(l)}\big), \qquad m^{(l)}_t \in \{0, 1\}^{n_l},\quad
+\sum_j m^{(l)}_{t,j} = n_l - \lfloor X n_l \rfloor .$$
+
+With X = 0.9 two tasks share about 1 % of the connections between two layers, so there is little to interfere with. The
+price: the task must be known, also when the network is used. The masks are part of the saved model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clteach import learner
+from clteach.errors import ConfigError
+from clteach.learner import Classifier
+from clteach.methods.si import SI
+from clteach.seeding import generator
+from clteach.streams import Spec
+
+
+class XdG(Classifier):
+    """Context-dependent gating (Masse et al. 2018). Task-IL only."""
+
+    name = "xdg"
+    summary = "a random part of the network for every task (Masse 2018)"
+    scenarios = ("task",)
+    needs = "it must know the task to choose the units that are switched on"
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """XdG's settings."""
+
+        share: float = 0.9
+        """share X of the units of every hidden layer that is switched off, in [0, 1) (0: fine-tuning)"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 <= self.share < 1:
+                raise ConfigError(f"xdg: share={self.share}, expected a share in [0, 1).")
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        for layer, units in enumerate(self.cfg.hidden):
+            gates = torch.ones(spec.n_tasks, units)
+            n_off = int(self.cfg.share * units)
+            for task in range(spec.n_tasks):
+                off = torch.randperm(units, generator=generator(seed, "gates", layer, task))[:n_off]
+                gates[task, off] = 0
+            self.register_buffer(f"gates_{layer}", gates)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """(B, n_out) logits of inputs x (B, *shape) of the tasks `task` (B,).
+
+        Raises:
+            ConfigError: `task` is missing.
+        """
+        if task is None:
+            raise ConfigError(f"{self.name}: predict needs the task of every sample (B,), got None: {self.needs}.")
+        layer = 0
+        for module in self.net:
+            x = module(x)
+            if isinstance(module, nn.ReLU):
+                # h = m_t ⊙ ReLU(W h + b)
+                x = x * self.get_buffer(f"gates_{layer}")[task]
+                layer += 1
+        return x
+
+
+class SIXdG(SI, XdG):
+    """SI together with XdG, the best of both where the task is known (Masse et al. 2018)."""
+
+    name = "si-xdg"
+    summary = "SI and XdG together (Masse 2018)"
+
+    @dataclass(frozen=True)
+    class Config(SI.Config, XdG.Config):
+        """Settings of SI and of XdG."""

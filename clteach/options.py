@@ -1,0 +1,213 @@
+"""What the commands accept, and what an option is worth: given on the command line, else the preset's, else the default.
+
+The options of a command are a typed dataclass, and tyro reads it: fields are options, the strings below them the help. The
+options of the methods are their `Config` classes, taken from the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagConversionOff, FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from clteach.errors import ConfigError, unknown
+
+# The top-level help must not wait for torch: everything that needs it is imported inside the functions.
+if TYPE_CHECKING:
+    from clteach.jobs import Job
+    from clteach.presets import Column
+
+Names = Annotated[Positional[tuple[str, ...]], arg(metavar="METHOD...", help_behavior_hint="")]
+
+
+@dataclass
+class Processes:
+    """Where the runs take place."""
+
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu or cuda"""
+    jobs: int | None = None
+    """processes, one thread each; None: one per core, at most 4 on a GPU"""
+    fresh: bool = False
+    """repeat runs that are finished, instead of reading them back"""
+
+
+@dataclass
+class Training:
+    """What to train."""
+
+    stream: str = "split-digits"
+    """split-NAME, permuted-NAME or dirichlet-NAME of a data set, see `clteach list`"""
+    scenario: Literal["task", "domain", "class"] = "class"
+    """what is known of the task, and which output units compete"""
+    preset: str | None = None
+    """a paper's settings by name, see `clteach list`; None: the stream's own preset, if it has one"""
+    seeds: int = 1
+    """number of seeds, 0, 1, ...: the table shows mean and standard error over them"""
+    iters: int | None = None
+    """training steps per task; None: the preset's (2000 without one)"""
+    batch: int | None = None
+    """samples per step; None: the preset's (128 without one)"""
+    tasks: int | None = None
+    """number of tasks; None: the preset's, or the stream's default"""
+    hidden: tuple[int, ...] | None = None
+    """units of each hidden layer, for every method (a method's own option goes first)"""
+    lr: float | None = None
+    """learning rate, for every method (a method's own option goes first)"""
+
+
+@dataclass
+class Run(Processes, Training):
+    """Train methods on a stream of tasks and compare them. Without a method: finetune, ewc, generative-replay, joint."""
+
+    methods: Names = ()
+    """methods to train (see `clteach list`); name them first"""
+    out: Path = Path("out")
+    """folder for results, pictures, checkpoints and models"""
+    json: bool = False
+    """print one JSON document on stdout and nothing else there"""
+
+
+@dataclass
+class List:
+    """Show the methods, streams, presets and recipes there are."""
+
+
+@dataclass
+class Reproduce(Processes):
+    """Run a recorded table again and write its numbers, with all that they depend on, beside the paper's."""
+
+    name: Positional[str] = ""
+    """the recipe, see `clteach list`"""
+    preset: str | None = None
+    """whose settings and published numbers; None: the recipe's first"""
+    seeds: int | None = None
+    """number of seeds; None: the recipe's. Fewer than 3 make a shortened run"""
+    iters: int | None = None
+    """training steps per task; None: the preset's. Fewer make a shortened run"""
+    out: Path = Path("results")
+    """folder for the record, checkpoints and runs"""
+
+
+@dataclass
+class Sweep(Processes, Training):
+    """Try a grid of methods × settings × seeds, and show which setting is best."""
+
+    methods: Names = ()
+    """methods to try (see `clteach list`); name them first"""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """values to try, as METHOD.SETTING=A,B,... or SETTING=A,B,... for every method that has it; may be repeated"""
+    on: Literal["valid", "test"] = "valid"
+    """what decides: a held-out part of the training data, or the test set (then its numbers are no fair estimate)"""
+    validation: float = 0.2
+    """share of the training data held out with --on valid"""
+    backend: Literal["loky", "dask", "ray"] = "loky"
+    """loky: processes of this machine; dask, ray: a cluster through joblib"""
+    address: str | None = None
+    """address of the cluster's scheduler; None: a cluster on this machine"""
+    out: Path = Path("out/sweep")
+    """folder for the table, checkpoints and runs"""
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "reproduce": Reproduce, "sweep": Sweep}
+
+
+def parse(cls: type, command: str, args: list[str], default: Any = None) -> Any:
+    options = {} if default is None else {"default": default}
+    return tyro.cli(cls, prog=f"clteach {command}", args=args, config=(FlagCreatePairsOff,), **options)
+
+
+def parse_run(args: list[str]) -> tuple[Run, dict[str, Any]]:
+    """The options, and {method: its complete settings}.
+
+    Parsed twice: which preset, stream and common settings are asked for decides the defaults of the methods' own options,
+    so that the help shows the values that would be used.
+    """
+    from clteach.methods import METHODS
+
+    fields = [(name.replace("-", "_"), cls.Config, field(default_factory=cls.Config)) for name, cls in METHODS.items()]
+    options = dataclasses.make_dataclass("Run", fields, bases=(Run,))
+    options.__doc__ = Run.__doc__
+    first = parse(options, "run", [word for word in args if word not in ("-h", "--help")])
+    configs = {name.replace("-", "_"): config(name, first) for name in METHODS}
+    final = parse(options, "run", args, options(**configs))
+    return final, {name: dataclasses.asdict(getattr(final, name.replace("-", "_"))) for name in METHODS}
+
+
+def config(method: str, options: Training) -> Any:
+    """The method's settings: its defaults, over them the preset's, over them the common options."""
+    from clteach.experiments import fitting
+    from clteach.methods import METHODS, configure
+
+    common = {key: value for key in ("hidden", "lr") if (value := getattr(options, key)) is not None}
+    return configure(METHODS[method], fitting(method, {**column(options).settings(method, options.scenario), **common}))
+
+
+def column(options: Training) -> Column:
+    from clteach import presets
+
+    return presets.column(options.preset or presets.default_preset(options.stream), options.stream)
+
+
+def jobs(options: Run | Sweep, method: str, settings: Mapping[str, Any], **more: Any) -> list[Job]:
+    """One job per seed."""
+    from clteach.jobs import Job
+
+    chosen = column(options)
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds {options.seeds}: expected at least one.")
+    stream = {**chosen.stream, **({} if options.tasks is None else {"tasks": options.tasks}), **more.pop("stream", {})}
+    return [
+        Job(
+            method,
+            options.stream,
+            options.scenario,
+            seed,
+            chosen.steps if options.iters is None else options.iters,
+            chosen.batch if options.batch is None else options.batch,
+            settings,
+            stream,
+            options.device,
+            **more,
+        )
+        for seed in range(options.seeds)
+    ]
+
+
+def add_values(word: str, tried: dict[str, dict[str, list[Any]]]) -> None:
+    """Enter ``METHOD.SETTING=A,B`` or ``SETTING=A,B`` into {method: {setting: values}}."""
+    from clteach.methods import METHODS
+
+    key, equals, values = word.partition("=")
+    name, dot, setting = key.rpartition(".")
+    if dot and name not in tried:
+        raise unknown("method", name, tried)
+    having = [
+        m for m in ([name] if dot else tried) if setting.replace("-", "_") in METHODS[m].Config.__dataclass_fields__
+    ]
+    if not equals or not having:
+        known = [f"{m}.{f}" for m in tried for f in METHODS[m].Config.__dataclass_fields__]
+        raise unknown("setting", key, known)
+    for m in having:
+        tried[m][setting.replace("-", "_")] = [_value(m, setting, text, word) for text in values.split(",")]
+
+
+def _value(name: str, setting: str, text: str, word: str) -> Any:
+    """One value of a method's setting, read and checked as the option --METHOD.SETTING would be."""
+    from clteach.methods import METHODS
+
+    option = f"--{setting.replace('_', '-')}"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed = tyro.cli(METHODS[name].Config, args=[option, *text.split()], config=(FlagConversionOff,))
+    except SystemExit:
+        kind = METHODS[name].Config.__dataclass_fields__[setting.replace("-", "_")].type
+        raise ConfigError(f"--set {word}: {text!r} is no value of {name}.{setting}; expected {kind}.") from None
+    return getattr(parsed, setting.replace("-", "_"))

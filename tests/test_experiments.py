@@ -1,0 +1,333 @@
+"""Jobs and recipes: the same numbers wherever a job runs, nothing repeated that is finished, honest records."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clteach import experiments, jobs, results
+from clteach.errors import ClteachError, ConfigError, DataError
+from clteach.experiments import compare, grid, reproduce, summarise
+from clteach.jobs import Job, run_jobs
+from clteach.learner import Classifier
+from clteach.methods import METHODS, register
+from clteach.training import Run, train
+
+TINY = Job("finetune", steps=3, batch=16, settings={"hidden": (8,)}, device="cpu")
+REPLAY = replace(TINY, method="generative-replay", settings={"hidden": (8,), "z": 3}, seed=1)
+
+
+def accuracies(found: list[dict[str, Any]]) -> list[Any]:
+    return [result["accuracy"] for result in found]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The two jobs, one after the other in this process."""
+    return run_jobs([TINY, REPLAY], tmp_path_factory.mktemp("alone"), n_jobs=1)
+
+
+def test_a_job_is_train_with_the_same_seed(alone: list[dict[str, Any]]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for job, result in zip([TINY, REPLAY], alone, strict=True):
+        run = train(job.method, job.make_stream(job.seed), steps=3, batch_size=16, seed=job.seed, **job.settings)
+        assert result["accuracy"] == run.accuracy.tolist()
+        assert result["average_accuracy"] == pytest.approx(float(run.accuracy[-1].mean()))
+        assert result["fingerprint"] == run.config["fingerprint"]
+    torch.set_num_threads(threads)
+
+
+def test_processes_give_the_same_numbers(alone: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert accuracies(run_jobs([TINY, REPLAY], tmp_path, n_jobs=2)) == accuracies(alone)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed.*", "ignore::DeprecationWarning:tornado.*")
+def test_a_dask_cluster_gives_the_same_numbers(alone: list[dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+    assert accuracies(run_jobs([TINY, REPLAY], tmp_path, n_jobs=1, backend="dask")) == accuracies(alone)
+
+
+def test_ray_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ConfigError, match="pip install ray"):
+        run_jobs([TINY], tmp_path, backend="ray")
+
+
+def test_global_state_is_left_as_it_was(tmp_path: Path) -> None:
+    state, threads, folder = torch.get_rng_state(), torch.get_num_threads(), os.getcwd()
+    run_jobs([REPLAY], tmp_path, n_jobs=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert os.getcwd() == folder
+
+
+def test_a_finished_job_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = run_jobs([TINY], tmp_path, n_jobs=1)
+    assert not first["read_back"]
+    assert not list(tmp_path.rglob("checkpoint*")) and not list(tmp_path.rglob("progress"))
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "run_job", lambda *_: pytest.fail("a finished job was repeated"))
+        (again,) = run_jobs([TINY], tmp_path, n_jobs=1)
+        # what is not said and what is said as the default are the same job
+        run_jobs([replace(TINY, settings={"hidden": [8], "lr": 1e-3})], tmp_path, n_jobs=1)
+    assert again == {**first, "read_back": True}
+    assert not run_jobs([TINY], tmp_path, n_jobs=1, fresh=True)[0]["read_back"]
+
+
+def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [
+        replace(TINY, seed=1),
+        replace(TINY, steps=4),
+        replace(TINY, batch=17),
+        replace(TINY, scenario="task"),
+        replace(TINY, settings={"hidden": (8,), "lr": 1e-2}),
+        replace(TINY, stream_settings={"class_order": "random"}),
+        replace(TINY, stream="permuted-digits"),
+    ]
+    folders = {plan.folder for plan in jobs._plan([TINY, *others], tmp_path)}
+    assert len(folders) == 1 + len(others)
+    monkeypatch.setattr(jobs, "_code", lambda cls: "another version")
+    assert jobs._plan([TINY], tmp_path)[0].folder not in folders
+
+
+def test_an_interrupted_job_goes_on_from_its_checkpoint(
+    alone: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_in_task_3(done: int, total: int, text: str) -> None:
+        if text.startswith("task 3"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "to_file", lambda path: stop_in_task_3)
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs([REPLAY], tmp_path, n_jobs=1)
+    assert list(tmp_path.rglob("checkpoint*"))
+    reports: list[str] = []
+    monkeypatch.setattr(jobs, "to_file", lambda path: lambda done, total, text: reports.append(text))
+    assert accuracies(run_jobs([REPLAY], tmp_path, n_jobs=1)) == accuracies(alone)[1:]
+    assert reports and not any(text.startswith(("task 1", "task 2")) for text in reports)
+
+
+def test_trained_models_are_kept_when_asked_for(tmp_path: Path) -> None:
+    (result,) = run_jobs([TINY], tmp_path, n_jobs=1, keep=True)
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = Run.load(folder)
+    assert run.accuracy.tolist() == result["accuracy"]
+    assert run.learner.evaluate(0, TINY.make_stream(0)[0].test) == result["accuracy"][-1][0]
+
+
+def test_longest_job_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def dispatch(tasks: list[Any], *_: Any) -> list[Any]:
+        order.extend(f"{task[0].method} {task[0].steps}" for task in tasks)
+        return [jobs.run_job(*task) for task in tasks]
+
+    monkeypatch.setattr(jobs, "_dispatch", dispatch)
+    run_jobs([TINY, REPLAY, replace(TINY, steps=4)], tmp_path)
+    assert order == ["generative-replay 3", "finetune 4", "finetune 3"]
+
+
+class OwnMethod(Classifier):
+    """A method of the user's own, registered here and not in the workers."""
+
+    name = "own-method"
+    summary = "a test's method"
+
+
+def test_a_method_of_ones_own_runs_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "own-method", OwnMethod)
+    own = [replace(TINY, method="own-method", seed=seed) for seed in range(2)]
+    register(OwnMethod)
+    expected = accuracies(run_jobs(own, tmp_path / "here", n_jobs=1))
+    assert accuracies(run_jobs(own, tmp_path / "there", n_jobs=2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "0 iterations"),
+        ({"batch": 0}, "batches of 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"method": "finetoon"}, "Did you mean 'finetune'"),
+        ({"stream": "split-digit"}, "Did you mean 'split-digits'"),
+        ({"stream": "cut-digits"}, "unknown stream 'cut-digits'"),
+        ({"scenario": "clas"}, "Did you mean 'class'"),
+        ({"settings": {"lam": 1}}, "no setting 'lam'"),
+        ({"stream_settings": {"tasks": 3}}, "do not divide into 3 tasks"),
+        ({"evaluate_on": "valid"}, "validation > 0"),
+    ],
+)
+def test_bad_jobs_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_jobs([replace(TINY, **change)], tmp_path, n_jobs=1)
+
+
+def test_an_error_in_another_process_arrives_whole(tmp_path: Path) -> None:
+    both = [TINY, replace(TINY, seed=1)]
+    for plan in jobs._plan(both, tmp_path):
+        plan.folder.mkdir(parents=True)
+        (plan.folder / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ClteachError, match=r"checkpoint\.safetensors is damaged"):
+        run_jobs(both, tmp_path, n_jobs=2)
+
+
+def test_unusable_places_and_backends_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClteachError, match=r"cannot write into .*file"):
+        run_jobs([TINY], tmp_path / "file", n_jobs=1)
+    with pytest.raises(ConfigError, match="Did you mean 'dask'"):
+        run_jobs([TINY], tmp_path, backend="dusk")
+    with pytest.raises(ConfigError, match="0 processes"):
+        run_jobs([TINY], tmp_path, n_jobs=0)
+
+
+def test_missing_data_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLTEACH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("clteach.data._read_torchvision", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(DataError, match="mnist could not be downloaded"):
+        run_jobs([replace(TINY, stream="split-mnist")], tmp_path, n_jobs=1)
+
+
+def test_summary_over_seeds() -> None:
+    job = {"settings": {"lr": 1}}
+    first = {"job": job, "average_accuracy": 0.5, "accuracy": [[1.0, None], [0.0, 1.0]], "forgetting": 1.0}
+    second = {"job": job, "average_accuracy": 0.9, "accuracy": [[1.0, None], [0.8, 1.0]], "forgetting": 0.2}
+    speed = {"seconds": 2.0, "iterations_per_second": 100.0}
+    summary = summarise([{**first, **speed}, {**second, **speed, "seconds": 4.0}])
+    assert summary["average_accuracy"]["mean"] == pytest.approx(0.7)
+    assert summary["average_accuracy"]["sem"] == pytest.approx(0.2)  # √(0.08 / 2)
+    assert summary["average_accuracy"]["seeds"] == [0.5, 0.9]
+    assert summary["forgetting"]["mean"] == pytest.approx(0.6)
+    assert summary["accuracy_matrix"] == [[1.0, None], [pytest.approx(0.4), 1.0]]
+    assert (summary["seconds"], summary["iterations_per_second"]) == (3.0, 100.0)
+    assert summarise([{**first, **speed}])["average_accuracy"]["sem"] is None
+
+
+def test_grid_has_every_combination_once() -> None:
+    assert grid({"a": [1, 2], "b": [3, 4]}) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert grid({}) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("mean", "sem", "paper", "paper_sem", "verdict"),
+    [
+        (0.904, 0.0, 90.0, 0.1, "agrees"),  # within 0.5 points
+        (0.906, 0.0, 90.0, 0.1, "differs"),
+        (0.96, 0.02, 90.0, 1.5, "agrees"),  # 2.5 √(2² + 1.5²) = 6.25
+        (0.963, 0.02, 90.0, 1.5, "differs"),
+        (0.914, 0.0, 90.0, None, "agrees"),  # no SEM published: 1.5 points
+        (0.916, 0.0, 90.0, None, "differs"),
+        (0.92, 0.01, 90.0, None, "agrees"),  # or 2.5 SEM of ours
+        (0.904, None, 90.0, 0.1, "agrees"),  # one seed
+    ],
+)
+def test_agreement_rule(mean: float, sem: float | None, paper: float, paper_sem: float | None, verdict: str) -> None:
+    result = compare({"mean": mean, "sem": sem}, {"mean": paper, "sem": paper_sem})
+    assert result["verdict"] == verdict
+    assert result["difference"] == pytest.approx(100 * mean - paper)
+    assert compare({"mean": mean, "sem": sem}, {"mean": paper, "sem": paper_sem}, withheld=True)["verdict"] == "withheld"
+    assert compare({"mean": mean, "sem": sem}, None)["verdict"] == "not published"
+
+
+@pytest.fixture
+def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """split-digits with two quick rows and a published number."""
+    recipe = experiments.RECIPES["split-digits"]
+    rows = {"None": ("finetune", {"hidden": (8,)}), "later": ("not-registered", {})}
+    monkeypatch.setitem(experiments.RECIPES, "split-digits", replace(recipe, rows=rows, paper_seeds=20))
+    number = {"mean": 50.0, "sem": 1.0, "source": "a paper"}
+    monkeypatch.setattr(experiments, "published", lambda *where: number if where[-1] == "class" else None)
+
+
+@pytest.mark.usefixtures("small_recipe")
+def test_a_record_holds_what_its_numbers_depend_on(tmp_path: Path) -> None:
+    path = reproduce("split-digits", tmp_path, iters=2, seeds=2, device="cpu", n_jobs=1)
+    record = json.loads(path.read_text())
+    assert path.name == "split_digits_shortened.json"
+    assert record["shortened"] is True
+    assert record["command"] == "clteach reproduce split-digits --seeds 2 --iters 2"
+    assert record["deviations"] == ["2 seeds instead of 20", "2 steps per task instead of 2000"]
+    for key in ("version", "python", "torch", "training_seconds", "wall_seconds"):
+        assert record[key], key
+    assert record["device"]["type"] == "cpu" and record["device"]["threads_per_process"] == 1
+    assert record["stream"]["fingerprint"] == replace(TINY, scenario="task").make_stream(0).fingerprint
+    assert [cell["scenario"] for cell in record["cells"]] == ["task", "domain", "class"]  # no row for what is not registered
+    cell = record["cells"][2]
+    assert cell["row"] == "None" and cell["settings"]["hidden"] == [8]
+    seeds = cell["average_accuracy"]["seeds"]
+    assert len(seeds) == 2 and cell["average_accuracy"]["mean"] == pytest.approx(sum(seeds) / 2)
+    assert cell["published"]["mean"] == 50.0 and cell["verdict"] == "withheld"
+    assert record["cells"][0]["verdict"] == "not published"
+
+    # repeated, everything is read back: the same numbers, but no wall-clock time of its own
+    again = json.loads(reproduce("split-digits", tmp_path, iters=2, seeds=2, device="cpu", n_jobs=1).read_text())
+    assert again["cells"] == record["cells"] and again["wall_seconds"] is None
+
+
+@pytest.mark.usefixtures("small_recipe")
+def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = experiments.presets.PRESETS["digits"].columns["split-digits"]
+    quick = {**experiments.presets.PRESETS["digits"].columns, "split-digits": replace(column, steps=2)}
+    monkeypatch.setitem(
+        experiments.presets.PRESETS, "digits", replace(experiments.presets.PRESETS["digits"], columns=quick)
+    )
+    path = reproduce("split-digits", tmp_path, device="cpu", n_jobs=1)
+    record = results.load(str(path))
+    assert path.name == "split_digits.json" and not record["shortened"] and record["seeds"] == [0, 1, 2]
+    assert record["command"] == "clteach reproduce split-digits"
+    assert record["cells"][2]["verdict"] in ("agrees", "differs")
+
+    table = results.table(str(path))
+    assert table["mean"].tolist() == [pytest.approx(100 * cell["average_accuracy"]["mean"]) for cell in record["cells"]]
+    assert math.isnan(table["published"][0]) and table["published"][2] == 50.0
+    lines = results.markdown(str(path)).splitlines()
+    assert lines[0] == "| method | scenario | ours | published | difference | verdict |"
+    assert "| 50.0 ± 1.0 |" in lines[-1] and "| – |" in lines[2]
+
+
+def test_unknown_recipes_and_presets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'split-digits'"):
+        reproduce("split-digit", tmp_path)
+    with pytest.raises(ConfigError, match="unknown preset of split-digits '2018'"):
+        reproduce("split-digits", tmp_path, preset="2018")
+    with pytest.raises(ConfigError, match="0 seeds"):
+        reproduce("split-digits", tmp_path, seeds=0)
+
+
+def test_records_of_the_package_can_be_read() -> None:
+    assert "published" not in results.names()
+    for name in results.names():
+        record = results.load(name)
+        assert len(results.table(name)) == len(record["cells"])
+        assert not record["shortened"], f"{name}: a shortened run is no record"
+    with pytest.raises(ConfigError, match="unknown record"):
+        results.load("no-such-record")
+
+
+def test_damaged_records_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"cells": []')
+    with pytest.raises(DataError, match=r"a\.json cannot be read as a record"):
+        results.load(str(tmp_path / "a.json"))
+
+
+def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = reproduce("split-digits", tmp_path, iters=1, seeds=2, device="cpu", n_jobs=1)
+    shutil.copy(path, tmp_path / "split_digits.json")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    text = results.readme_table()
+    lines = text.splitlines()
+    assert lines[0] == "| method | task-incremental | domain-incremental | class-incremental |"
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| finetune", "| ewc", "| generative-replay", "| joint"]
+    cell = json.loads(path.read_text())["cells"][0]["average_accuracy"]
+    assert f"| finetune | {100 * cell['mean']:.1f} ± {100 * cell['sem']:.1f} |" in lines[2]
+    assert "2 seeds" in text and "clteach reproduce split-digits --seeds 2 --iters 1" in text

@@ -1,0 +1,90 @@
+"""Presets: every setting they name exists, and the published tables are whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from clteach import presets
+from clteach.errors import ConfigError
+from clteach.methods import METHODS, configure
+from clteach.presets import PRESETS, ROWS, by, column, default_preset
+from clteach.results import _published, published
+from clteach.streams import SCENARIOS
+
+COLUMNS = [(name, stream) for name, preset in PRESETS.items() for stream in preset.columns]
+
+
+@pytest.mark.parametrize(("name", "stream"), COLUMNS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_settings_of_registered_methods_are_real(name: str, stream: str, scenario: str) -> None:
+    chosen = column(name, stream)
+    for method, cls in METHODS.items():
+        settings = chosen.settings(method, scenario)
+        config = configure(cls, settings)  # an unknown field or a bad value raises
+        assert {key: getattr(config, key) for key in settings} == settings
+
+
+def test_a_setting_depends_on_the_scenario() -> None:
+    chosen = column("2022", "split-mnist")
+    assert [chosen.settings("ewc", scenario)["lam"] for scenario in SCENARIOS] == [1e5, 1e10, 1e9]
+    assert chosen.settings("ewc", "task")["hidden"] == (400, 400)
+    # None: the paper has no value, so the method's default holds
+    assert "lam" not in column("2020", "split-mnist").settings("ewc", "domain")
+    assert by(1, 2, 3).get("class") == 3
+
+
+def test_active_units_differ_between_the_papers() -> None:
+    rule = {name: preset.columns["split-mnist"].stream["active_units"] for name, preset in PRESETS.items() if name != "digits"}
+    assert rule == {"2018": "seen", "2019": "seen", "2020": "seen", "2022": "all"}
+
+
+def test_default_presets() -> None:
+    assert default_preset("split-digits") == default_preset("dirichlet-digits") == "digits"
+    assert default_preset("split-mnist") == default_preset("permuted-mnist") == "2022"
+    assert default_preset("split-cifar10") is None
+    assert column(None, "split-cifar10").settings("ewc", "task") == {}
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Did you mean '2022'"):
+        column("2O22", "split-mnist")
+    with pytest.raises(ConfigError, match="no settings for the stream 'split-digits'.*split-mnist"):
+        column("2018", "split-digits")
+
+
+def test_every_preset_says_what_it_is_and_whose() -> None:
+    for preset in PRESETS.values():
+        assert preset.summary and "\n" not in preset.summary
+        assert preset.source and preset.columns
+
+
+def test_published_tables_fit_the_presets() -> None:
+    tables = {stream: table for stream, table in _published().items() if isinstance(table, dict)}
+    assert {"split-mnist", "permuted-mnist"} == set(tables)
+    for stream, columns in tables.items():
+        for name, table in columns.items():
+            assert stream in PRESETS[name].columns
+            assert table["source"]
+            for row, cells in table["rows"].items():
+                assert cells and set(cells) <= set(SCENARIOS), row
+                for numbers in cells.values():
+                    assert numbers is None or (0 < numbers[0] <= 100 and (numbers[1] is None or 0 < numbers[1] < 5))
+
+
+def test_published_numbers() -> None:
+    number = published("split-mnist", "2018", "DGR", "class")
+    assert number is not None
+    assert (number["mean"], number["sem"]) == (91.24, 0.33)
+    assert "1809.10635" in number["source"]
+    assert published("split-mnist", "2022", "SI", "task") is None  # in the paper, but not known here
+    assert published("split-mnist", "2018", "XdG", "class") is None  # not in the paper
+    assert published("split-digits", "digits", "DGR", "class") is None
+
+
+def test_rows_are_methods_with_real_settings() -> None:
+    for method, settings in ROWS.values():
+        if method in METHODS:
+            configure(METHODS[method], settings)
+    assert ROWS["DGR"] == ("generative-replay", {"targets": "hard"})
+    assert ROWS["DGR + distillation"] == ("generative-replay", {"targets": "soft"})
+    assert presets.column("2018", "split-mnist").settings("generative-replay", "class")["targets"] == "hard"
