@@ -57,7 +57,9 @@ def _main(args: list[str]) -> int:
         return 0
     if not args or args[0].startswith("-"):
         about = "Continual learning with generative memory: train, compare and reproduce."
-        tyro.extras.subcommand_cli_from_dict(options.COMMANDS, args=args or ["--help"], prog="clteach", description=about)
+        tyro.extras.subcommand_cli_from_dict(
+            options.COMMANDS, args=args or ["--help"], prog="clteach", description=about
+        )
         return 0
     command, rest = args[0], args[1:]
     if command == "run":
@@ -93,20 +95,19 @@ def _console(stderr: bool = False) -> Console:
 
 def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     """``clteach run``."""
-    from clteach.experiments import DEFAULT_METHODS, summarise
+    from clteach.experiments import summarise
     from clteach.jobs import run_jobs
     from clteach.methods import method
+    from clteach.presets import default_preset
 
     console = _console(args.json)
-    supported = [name for name in DEFAULT_METHODS if args.scenario in method(name).scenarios]
-    methods = list(dict.fromkeys(args.methods)) or supported
+    # A method that was named and cannot do the scenario is an error; one of the default four is left out.
+    methods = [name for name in settings if args.methods or args.scenario in method(name).scenarios]
     notes = [
         f"{name} is left out: it does not support the scenario {args.scenario!r} ({method(name).needs})"
-        for name in DEFAULT_METHODS
-        if not args.methods and name not in supported
+        for name in settings
+        if name not in methods
     ]
-    for name in methods:
-        method(name)  # an unknown one is an error before anything starts
     jobs = [job for name in methods for job in options.jobs(args, name, settings[name])]
     console.print(_settings_line(args, jobs[0]))
     results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh)
@@ -122,6 +123,7 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
         "version": clteach.__version__,
         "stream": args.stream,
         "scenario": args.scenario,
+        "preset": args.preset or default_preset(args.stream),
         "steps": jobs[0].steps,
         "batch": jobs[0].batch,
         "seeds": list(range(n)),

@@ -7,8 +7,10 @@ what a job runs does not change its numbers.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
+import importlib
 import inspect
 import json
 import os
@@ -24,7 +26,6 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
-import clteach
 from clteach.errors import ClteachError, ConfigError, unknown
 from clteach.files import write_atomic
 from clteach.learner import Learner
@@ -195,7 +196,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
 def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
     """Check every job before anything starts, and give it a folder whose name stands for all that its numbers depend on."""
     streams: dict[str, Stream] = {}
-    learners: dict[str, Learner] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     plans = []
     for job in jobs:
         if job.steps < 1 or job.batch < 1 or job.seed < 0:
@@ -209,11 +210,12 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
         if key not in streams:
             streams[key] = job.make_stream(seed=0)
         stream = streams[key]
-        key = _text([key, job.method, job.settings])
-        if key not in learners:
-            learners[key] = build(job.method, stream.spec, configure(cls, dict(job.settings)))
-        steps = sum(phase.steps for t in range(len(stream)) for phase in learners[key].phases(t, job.steps))
-        size = sum(tensor.numel() for tensor in learners[key].state_dict().values())
+        key = _text([key, job.method, job.settings, job.steps])
+        if key not in sizes:
+            learner = build(job.method, stream.spec, configure(cls, dict(job.settings)))
+            steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
+            sizes[key] = steps, sum(tensor.numel() for tensor in learner.state_dict().values())
+        steps, size = sizes[key]
         identity = hashlib.sha256(_text([asdict(job), stream.fingerprint, _code(cls)]).encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
         plans.append(_Plan(job, out / "runs" / name, steps, steps * size))
@@ -222,14 +224,22 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
 
 def _code(cls: type[Learner]) -> str:
     """A fingerprint of the code a run executes: numbers of another version are neither read back nor resumed."""
-    package = Path(clteach.__file__).parent
-    shared = "arrays data fisher learner metrics nets seeding streams training vae".split()
-    sources = [(package / f"{name}.py").read_text() for name in shared]
-    for base in cls.__mro__:
-        if issubclass(base, Learner) and base.__module__ != Learner.__module__:
-            with contextlib.suppress(OSError, TypeError):  # a class typed into an interpreter has no source
-                sources.append(inspect.getsource(inspect.getmodule(base) or base))
-    return hashlib.sha256("".join(sources).encode()).hexdigest()
+    sources: dict[str, str] = {}
+
+    def visit(name: str) -> None:
+        """A module of this package and those that it imports; the registry alone would bring in all methods."""
+        if name in sources or name in ("clteach", "clteach.methods"):
+            return
+        with contextlib.suppress(ImportError, OSError):  # a name in a module; a class typed into an interpreter
+            sources[name] = inspect.getsource(importlib.import_module(name))
+            for node in ast.walk(ast.parse(sources[name])):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clteach":
+                    for imported in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                        visit(str(imported))
+
+    visit("clteach.training")
+    visit(cls.__module__)
+    return hashlib.sha256(_text(sources).encode()).hexdigest()
 
 
 def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:

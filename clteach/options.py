@@ -12,10 +12,10 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
-from tyro.conf import FlagConversionOff, FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from clteach.errors import ConfigError, unknown
 
@@ -65,7 +65,10 @@ class Training:
 
 @dataclass
 class Run(Processes, Training):
-    """Train methods on a stream of tasks and compare them. Without a method: finetune, ewc, generative-replay, joint."""
+    """Train methods on a stream of tasks and compare them. Without a method: finetune, ewc, generative-replay, joint.
+
+    `clteach run METHOD... --help` shows the settings of these methods.
+    """
 
     methods: Names = ()
     """methods to train (see `clteach list`); name them first"""
@@ -119,26 +122,35 @@ class Sweep(Processes, Training):
 COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "reproduce": Reproduce, "sweep": Sweep}
 
 
-def parse(cls: type, command: str, args: list[str], default: Any = None) -> Any:
-    options = {} if default is None else {"default": default}
-    return tyro.cli(cls, prog=f"clteach {command}", args=args, config=(FlagCreatePairsOff,), **options)
+def parse(cls: type, command: str, args: list[str]) -> Any:
+    """The options of a command; prints the help or what is wrong, and raises SystemExit."""
+    return tyro.cli(cls, prog=f"clteach {command}", args=args, config=(FlagCreatePairsOff,))
 
 
-def parse_run(args: list[str]) -> tuple[Run, dict[str, Any]]:
-    """The options, and {method: its complete settings}.
+def parse_run(args: list[str]) -> tuple[Run, dict[str, dict[str, Any]]]:
+    """The options, and {method to train: its complete settings}, in the order they are named (or the default four).
 
-    Parsed twice: which preset, stream and common settings are asked for decides the defaults of the methods' own options,
-    so that the help shows the values that would be used.
+    Parsed twice. First with the options of all methods, to learn which methods, stream, preset and common settings are
+    asked for; then with the options of these methods alone, whose defaults are the values that those imply. So the help
+    shows what would be used, and an option of a method that is not trained is an error.
     """
-    from clteach.methods import METHODS
+    from clteach.experiments import DEFAULT_METHODS
+    from clteach.methods import METHODS, method
 
-    fields = [(name.replace("-", "_"), cls.Config, field(default_factory=cls.Config)) for name, cls in METHODS.items()]
-    options = dataclasses.make_dataclass("Run", fields, bases=(Run,))
-    options.__doc__ = Run.__doc__
-    first = parse(options, "run", [word for word in args if word not in ("-h", "--help")])
-    configs = {name.replace("-", "_"): config(name, first) for name in METHODS}
-    final = parse(options, "run", args, options(**configs))
-    return final, {name: dataclasses.asdict(getattr(final, name.replace("-", "_"))) for name in METHODS}
+    def run_options(configs: Mapping[str, Any]) -> type[Run]:
+        """`Run` with a group of options for every method."""
+        fields = [(_field(name), type(default), field(default=default)) for name, default in configs.items()]
+        return dataclasses.make_dataclass("Run", fields, bases=(Run,), namespace={"__doc__": Run.__doc__})
+
+    everything = run_options({name: cls.Config() for name, cls in METHODS.items()})
+    first = parse(everything, "run", [word for word in args if word not in ("-h", "--help")])
+    methods = {name: method(name) for name in first.methods or DEFAULT_METHODS}
+    final = parse(run_options({name: config(name, first) for name in methods}), "run", args)
+    return final, {name: dataclasses.asdict(getattr(final, _field(name))) for name in methods}
+
+
+def _field(method: str) -> str:
+    return method.replace("-", "_")
 
 
 def config(method: str, options: Training) -> Any:
@@ -187,27 +199,29 @@ def add_values(word: str, tried: dict[str, dict[str, list[Any]]]) -> None:
 
     key, equals, values = word.partition("=")
     name, dot, setting = key.rpartition(".")
+    setting = setting.replace("-", "_")
+    if not equals:
+        raise ConfigError(f"--set {word}: expected METHOD.SETTING=A,B,... or SETTING=A,B,...")
     if dot and name not in tried:
         raise unknown("method", name, tried)
-    having = [
-        m for m in ([name] if dot else tried) if setting.replace("-", "_") in METHODS[m].Config.__dataclass_fields__
-    ]
-    if not equals or not having:
-        known = [f"{m}.{f}" for m in tried for f in METHODS[m].Config.__dataclass_fields__]
-        raise unknown("setting", key, known)
+    having = [m for m in ([name] if dot else tried) if setting in METHODS[m].Config.__dataclass_fields__]
+    if not having:
+        raise unknown("setting", key, [f"{m}.{f}" for m in tried for f in METHODS[m].Config.__dataclass_fields__])
     for m in having:
-        tried[m][setting.replace("-", "_")] = [_value(m, setting, text, word) for text in values.split(",")]
+        tried[m][setting] = [_value(m, setting, text, word) for text in values.split(",")]
 
 
 def _value(name: str, setting: str, text: str, word: str) -> Any:
-    """One value of a method's setting, read and checked as the option --METHOD.SETTING would be."""
-    from clteach.methods import METHODS
+    """One value of a method's setting, of the setting's type and accepted by its Config."""
+    from clteach.methods import METHODS, configure
 
-    option = f"--{setting.replace('_', '-')}"
+    kind = get_type_hints(METHODS[name].Config)[setting]
+    words = [{"true": "True", "false": "False", "none": "None"}.get(part.lower(), part) for part in text.split()]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            parsed = tyro.cli(METHODS[name].Config, args=[option, *text.split()], config=(FlagConversionOff,))
+            value = tyro.cli(kind, args=words)
     except SystemExit:
-        kind = METHODS[name].Config.__dataclass_fields__[setting.replace("-", "_")].type
+        kind = METHODS[name].Config.__dataclass_fields__[setting].type
         raise ConfigError(f"--set {word}: {text!r} is no value of {name}.{setting}; expected {kind}.") from None
-    return getattr(parsed, setting.replace("-", "_"))
+    configure(METHODS[name], {setting: value})
+    return value

@@ -69,7 +69,7 @@ def _split(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> Colum
     return Column(2000, 128, {"hidden": (400, 400), "lr": 1e-3}, stream, methods)
 
 
-_DIGITS = Column(2000, 128, {"hidden": (100, 100)}, {"tasks": 5}, {"ewc": {"lam": by(1e4, 1e4, 1e4)}})
+_DIGITS = Column(2000, 128, {"hidden": (100, 100)}, {"tasks": 5}, {"ewc": {"lam": by(1e4, 1e6, 1e5)}})
 
 _PERMUTED_2018 = Column(
     5000,
@@ -163,6 +163,7 @@ PRESETS: dict[str, Preset] = {
                     "ewc": {"lam": by(1e5, 1e10, 1e9)},
                     "si": {"c": by(10.0, 5e4, 5e3)},
                     "xdg": {"share": 0.9},
+                    "lwf": {"weighting": "sum"},
                     "er": {"per_class": 100},
                     "a-gem": {"per_class": 100},
                     "generative-replay": {"targets": "hard"},
@@ -179,6 +180,7 @@ PRESETS: dict[str, Preset] = {
                     "ewc": {"lam": 100.0},
                     "si": {"c": 10.0},
                     "xdg": {"share": 0.6},
+                    "lwf": {"weighting": "sum"},
                     "generative-replay": {"targets": "hard"},
                 },
             ),

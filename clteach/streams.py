@@ -142,10 +142,6 @@ class Data:
         """The samples at positions `index` (n,), sharing the same inputs."""
         return Data(self.x, self.rows[index], self.y[index], self.task[index], self.pixels)
 
-    def to(self, device: torch.device | str) -> Data:
-        pixels = None if self.pixels is None else self.pixels.to(device)
-        return Data(self.x.to(device), self.rows.to(device), self.y.to(device), self.task.to(device), pixels)
-
     @staticmethod
     def concat(parts: Sequence[Data]) -> Data:
         """The samples of several tasks together; all parts must share their inputs."""

@@ -95,6 +95,9 @@ def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.Monk
     ]
     folders = {plan.folder for plan in jobs._plan([TINY, *others], tmp_path)}
     assert len(folders) == 1 + len(others)
+    # the code is part of a job: that of its own method and of what that stands on, not that of other methods
+    sources = jobs._code(METHODS["finetune"]), jobs._code(METHODS["ewc"])
+    assert sources[0] != sources[1]
     monkeypatch.setattr(jobs, "_code", lambda cls: "another version")
     assert jobs._plan([TINY], tmp_path)[0].folder not in folders
 
@@ -235,7 +238,9 @@ def test_agreement_rule(mean: float, sem: float | None, paper: float, paper_sem:
     result = compare({"mean": mean, "sem": sem}, {"mean": paper, "sem": paper_sem})
     assert result["verdict"] == verdict
     assert result["difference"] == pytest.approx(100 * mean - paper)
-    assert compare({"mean": mean, "sem": sem}, {"mean": paper, "sem": paper_sem}, withheld=True)["verdict"] == "withheld"
+    assert (
+        compare({"mean": mean, "sem": sem}, {"mean": paper, "sem": paper_sem}, withheld=True)["verdict"] == "withheld"
+    )
     assert compare({"mean": mean, "sem": sem}, None)["verdict"] == "not published"
 
 
@@ -261,7 +266,11 @@ def test_a_record_holds_what_its_numbers_depend_on(tmp_path: Path) -> None:
         assert record[key], key
     assert record["device"]["type"] == "cpu" and record["device"]["threads_per_process"] == 1
     assert record["stream"]["fingerprint"] == replace(TINY, scenario="task").make_stream(0).fingerprint
-    assert [cell["scenario"] for cell in record["cells"]] == ["task", "domain", "class"]  # no row for what is not registered
+    assert [cell["scenario"] for cell in record["cells"]] == [
+        "task",
+        "domain",
+        "class",
+    ]  # no row for what is not registered
     cell = record["cells"][2]
     assert cell["row"] == "None" and cell["settings"]["hidden"] == [8]
     seeds = cell["average_accuracy"]["seeds"]
@@ -321,13 +330,16 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
 
 
 def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {name: (name, {"hidden": (8,)}) for name in ("finetune", "ewc")}
+    recipe = replace(experiments.RECIPES["split-digits"], rows=rows)
+    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
     path = reproduce("split-digits", tmp_path, iters=1, seeds=2, device="cpu", n_jobs=1)
     shutil.copy(path, tmp_path / "split_digits.json")
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     text = results.readme_table()
     lines = text.splitlines()
     assert lines[0] == "| method | task-incremental | domain-incremental | class-incremental |"
-    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| finetune", "| ewc", "| generative-replay", "| joint"]
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| finetune", "| ewc"]
     cell = json.loads(path.read_text())["cells"][0]["average_accuracy"]
     assert f"| finetune | {100 * cell['mean']:.1f} ± {100 * cell['sem']:.1f} |" in lines[2]
     assert "2 seeds" in text and "clteach reproduce split-digits --seeds 2 --iters 1" in text

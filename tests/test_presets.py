@@ -34,7 +34,11 @@ def test_a_setting_depends_on_the_scenario() -> None:
 
 
 def test_active_units_differ_between_the_papers() -> None:
-    rule = {name: preset.columns["split-mnist"].stream["active_units"] for name, preset in PRESETS.items() if name != "digits"}
+    rule = {
+        name: preset.columns["split-mnist"].stream["active_units"]
+        for name, preset in PRESETS.items()
+        if name != "digits"
+    }
     assert rule == {"2018": "seen", "2019": "seen", "2020": "seen", "2022": "all"}
 
 
@@ -48,7 +52,7 @@ def test_default_presets() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean '2022'"):
         column("2O22", "split-mnist")
-    with pytest.raises(ConfigError, match="no settings for the stream 'split-digits'.*split-mnist"):
+    with pytest.raises(ConfigError, match=r"no settings for the stream 'split-digits'.*split-mnist"):
         column("2018", "split-digits")
 
 

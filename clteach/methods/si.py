@@ -9,7 +9,8 @@ $$\omega_i = -\sum_{\text{steps}} g_i\, \Delta\theta_i, \qquad
 divided by the square of how far the weight moved, so that a quadratic penalty of strength c = 1 would take back just
 as much (ε keeps weights that hardly moved from exploding):
 
-$$\mathcal{L}(\theta) = \mathcal{L}_{\text{task}}(\theta) + c \sum_i \Omega_i \big(\theta_i - \theta^{\text{end}}_i\big)^2 .$$
+$$\mathcal{L}(\theta) = \mathcal{L}_{\text{task}}(\theta)
+  + c \sum_i \Omega_i \big(\theta_i - \theta^{\text{end}}_i\big)^2 .$$
 
 There is no ½ here, unlike in EWC. Which gradient g is meant, that of the task's loss alone (the authors' code) or of the
 total loss with the penalty in it (the code behind the tables of van de Ven & Tolias), is a setting: it changes the numbers.
