@@ -85,10 +85,10 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "split-digits": Recipe(
-        "four methods in three scenarios on the bundled digits, in minutes",
+        "every method in three scenarios on the bundled digits, in minutes",
         "split-digits",
         ("digits",),
-        {name: (name, {}) for name in DEFAULT_METHODS},
+        {name: (name, {}) for name in METHODS},
     ),
     "split-mnist": Recipe(
         "split MNIST (5 tasks) in three scenarios, beside a paper's table",

@@ -69,7 +69,19 @@ def _split(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> Colum
     return Column(2000, 128, {"hidden": (400, 400), "lr": 1e-3}, stream, methods)
 
 
-_DIGITS = Column(2000, 128, {"hidden": (100, 100)}, {"tasks": 5}, {"ewc": {"lam": by(1e4, 1e6, 1e5)}})
+_DIGITS = Column(
+    1000,
+    128,
+    {"hidden": (100, 100), "lr": 2e-3},
+    {"tasks": 5},
+    {
+        "ewc": {"lam": by(1e6, 1e4, 1e2)},
+        "online-ewc": {"lam": by(1e4, 1e8, 1e2)},
+        "si": {"c": by(100.0, 100.0, 10.0)},
+        "xdg": {"share": 0.5},
+        "si-xdg": {"share": 0.5},
+    },
+)
 
 _PERMUTED_2018 = Column(
     5000,
@@ -87,7 +99,7 @@ _PERMUTED_2018 = Column(
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
         "small networks for the bundled 8 x 8 digits, seconds per method",
-        "this package; EWC's strength was chosen on held-out training data",
+        "this package; strengths and the share gated were chosen on held-out training data (clteach sweep)",
         {"split-digits": _DIGITS, "permuted-digits": _DIGITS, "dirichlet-digits": _DIGITS},
     ),
     "2018": Preset(

@@ -139,7 +139,7 @@ def test_page_is_shown_whole(html: Path, page: Page, site: str, name: str) -> No
 @pytest.mark.browser
 def test_search_finds_replay(html: Path, page: Page, site: str) -> None:
     page.goto(f"{site}/search.html?q=replay")
-    page.locator("#search-results li a").first.wait_for(timeout=20_000)
+    page.get_by_text("Search finished").wait_for(timeout=20_000)
     found = page.locator("#search-results li a").all_inner_texts()
     assert any("Glossary" in title for title in found), found
     summaries = page.locator("#search-results p.context")

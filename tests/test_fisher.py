@@ -28,7 +28,7 @@ def loop(net: nn.Module, data: Data, active: Tensor, labels: str) -> list[Tensor
         batch = data.batch(torch.tensor([i]))
         log_p = torch.log_softmax(net(batch.x).masked_fill(~active, -torch.inf), 1)[0]
         if labels == "all":
-            weights = {c: float(log_p[c].exp()) for c in active.nonzero().flatten().tolist()}
+            weights = {c: float(log_p[c].detach().exp()) for c in active.nonzero().flatten().tolist()}
         else:
             weights = {int(batch.y if labels == "true" else log_p.argmax()): 1.0}
         for label, weight in weights.items():

@@ -153,6 +153,7 @@ run.save(out)
 """
 
 
+@pytest.mark.timeout(900)  # it starts several processes, each of which imports torch
 @pytest.mark.parametrize("name", ["finetune", "ewc", "generative-replay"])
 def test_kill_minus_nine_and_resume_is_bit_identical(name: str, tmp_path: Path) -> None:
     """Really killed, at random moments: checkpoints are written after every step, so many kills hit a save."""
@@ -171,7 +172,7 @@ def test_kill_minus_nine_and_resume_is_bit_identical(name: str, tmp_path: Path) 
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            process.wait(timeout=dice.uniform(0.05, 0.5) if kills < 4 else 120)
+            process.wait(timeout=dice.uniform(0.05, 0.5) if kills < 3 else 300)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
