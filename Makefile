@@ -58,9 +58,10 @@ wheel-test: $(VENV)/.dev  ## build the wheel, install it into an empty environme
 notebooks: $(VENV)/.dev  ## execute the chapters and rewrite them (SIZE=full: the papers' settings, into out/notebooks)
 	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py
 
-record:  ## copy the numbers that `clteach reproduce` wrote to results/ into the package
+record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to results/ into the package and the README
 	@ls results/*.json >/dev/null 2>&1 || { echo "results/ holds no *.json: run '$(BIN)/clteach reproduce NAME' first"; exit 1; }
 	cp results/*.json clteach/results/
+	$(BIN)/python -m clteach.results README.md
 
 bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
 	$(BIN)/python benchmarks/speed.py

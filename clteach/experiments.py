@@ -154,7 +154,7 @@ def reproduce(
                 chosen = fitting(method_name, {**column.settings(method_name, scenario), **settings})
                 job = Job(method_name, recipe.stream, scenario, 0, steps, column.batch, chosen, column.stream, device)
                 cells.append((row, job))
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), _commit()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
@@ -178,7 +178,7 @@ def reproduce(
         "shortened": shortened,
         "command": shlex.join(["clteach", "reproduce", name, *options]),
         "version": clteach.__version__,
-        "commit": _commit(),
+        "commit": commit,
         "preset": preset,
         "preset_source": presets.PRESETS[preset].source,
         "seeds": list(range(n_seeds)),

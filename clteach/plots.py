@@ -369,18 +369,51 @@ def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, 
         ConfigError: a method has no scores, or one outside [0, 1].
     """
     ax = _axes(ax, 7, 0.8 + 0.32 * len(scores))
-    summary = {name: mean_sem(values) for name, values in scores.items()}
-    order = sorted(summary, key=lambda name: summary[name][0])
+    order = sorted(scores, key=lambda name: mean_sem(scores[name])[0])
+    _rows(ax, order, scores)
+    ax.set(xlabel="average accuracy (%), mean ± SEM (pale dots: seeds)")
+    return _finish(ax, title)
+
+
+@theme()
+def comparison_by_scenario(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str | None = None) -> Figure:
+    """Methods compared in several scenarios side by side; a row stays empty where a method does not exist.
+
+    Args:
+        scores: {scenario: {method: average accuracies in [0, 1], one per seed}}. The methods stand in the order in
+            which they first appear, from the top.
+        title: above the picture.
+
+    Raises:
+        ConfigError: no scenario, a method without scores, or one outside [0, 1].
+    """
+    if not scores:
+        raise ConfigError("No scenario to draw; expected {scenario: {method: scores}} with at least one scenario.")
+    order = list(dict.fromkeys(name for methods in scores.values() for name in methods))[::-1]
+    fig = _figure(8, 1.2 + 0.28 * len(order))
+    axes = fig.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+    for ax, (scenario, methods) in zip(axes, scores.items(), strict=True):
+        _rows(ax, order, methods)
+        ax.set_title(scenario)
+    fig.supxlabel("average accuracy (%), mean ± SEM (pale dots: seeds)", fontsize="medium")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+def _rows(ax: Axes, order: Sequence[str], scores: Mapping[str, Sequence[float]]) -> None:
+    """One row per method, from the bottom up: mean, ± SEM where there are two seeds or more, a dot per seed."""
     for row, name in enumerate(order):
-        (mean, sem), look = summary[name], style(name)
+        if name not in scores:
+            continue
+        (mean, sem), look = mean_sem(scores[name]), style(name)
         seeds = _percent(name, scores[name])
         ax.scatter(seeds, np.full(len(seeds), row), s=22, color=look.color, alpha=0.35, linewidth=0)
         ax.errorbar(
             100 * mean, row, xerr=100 * sem if len(seeds) > 1 else None, fmt=look.marker, color=look.color, capsize=3
         )
     ax.set_yticks(range(len(order)), [label(name) for name in order])
-    ax.set(xlim=(-2, 102), ylim=(-0.6, len(order) - 0.4), xlabel="average accuracy (%), mean ± SEM (pale dots: seeds)")
-    return _finish(ax, title)
+    ax.set(xlim=(-2, 102), ylim=(-0.6, len(order) - 0.4))
 
 
 @theme()

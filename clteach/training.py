@@ -146,7 +146,7 @@ def train(
     eval_every: int = 0,
     log_every: int = 50,
     evaluate_on: str = "test",
-    compile: bool = False,
+    compile: bool | str = False,
     **settings: Any,
 ) -> Run:
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
@@ -164,7 +164,8 @@ def train(
         eval_every: steps between evaluations for `Run.curve`; 0: none.
         log_every: steps per window of `Run.losses`.
         evaluate_on: "test", or "valid" (the held-out part of the training data: tune settings on that one).
-        compile: compile the loss with `torch.compile` (pays off in long runs, mostly on a GPU).
+        compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
+            pays off in long runs only, mostly on a GPU.
         **settings: fields of the method's Config when `learner` is a name.
 
     Returns:
@@ -222,7 +223,7 @@ def train(
         learner.train()
         return accuracies
 
-    with _threads_restored(), _compiled(learner) if compile else nullcontext():
+    with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
         if path is not None and path.exists():
             _restore(path, run, at)
         else:
@@ -374,8 +375,9 @@ def _threads_restored() -> Iterator[None]:
 
 
 @contextmanager
-def _compiled(learner: Learner) -> Iterator[None]:
-    learner.loss = torch.compile(learner.loss)  # type: ignore[method-assign]
+def _compiled(learner: Learner, backend: bool | str) -> Iterator[None]:
+    name = backend if isinstance(backend, str) else "inductor"
+    learner.loss = torch.compile(learner.loss, backend=name)  # type: ignore[method-assign]
     try:
         yield
     finally:

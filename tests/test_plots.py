@@ -54,6 +54,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
         {m: [matrix(10), matrix(10, 0.8)] for m in METHODS}, title="T"
     ),
     "comparison": lambda: plots.comparison({m: [0.5, 0.6, 0.7] for m in METHODS}, title="T"),
+    "comparison_by_scenario": lambda: plots.comparison_by_scenario(
+        {s: {m: [0.5, 0.6, 0.7] for m in METHODS} for s in ("task", "domain", "class")}, title="T"
+    ),
     "samples": lambda: plots.samples(
         torch.linspace(0, 1, 768).reshape(12, 1, 8, 8), 4, row_labels=["a", "b", "c"], title="T"
     ),
@@ -179,6 +182,17 @@ def test_comparison_is_sorted_and_one_seed_has_no_interval() -> None:
     for scores in ([], [93.0]):
         with pytest.raises(ConfigError):
             plots.comparison({"joint": scores})
+
+
+def test_comparison_by_scenario_keeps_one_order_and_leaves_a_gap() -> None:
+    scores = {"task": {"finetune": [0.9, 0.7], "xdg": [1.0], "er": [0.95]}, "class": {"finetune": [0.2], "er": [0.9]}}
+    task, class_ = plots.comparison_by_scenario(scores).axes
+    for ax in (task, class_):
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["experience replay", "XdG", "fine-tuning"]
+    drawn = [sorted(y for line in ax.lines for y in np.atleast_1d(line.get_ydata())) for ax in (task, class_)]
+    assert set(drawn[0]) == {0, 1, 2} and set(drawn[1]) == {0, 2}
+    with pytest.raises(ConfigError, match="expected \\{scenario"):
+        plots.comparison_by_scenario({})
 
 
 def test_a_method_looks_the_same_everywhere() -> None:

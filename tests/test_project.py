@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 import clteach
+from clteach.results import stamp
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -80,6 +82,22 @@ def test_repository_stays_small() -> None:
     sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in files()}
     assert {name: size for name, size in sizes.items() if size > 3_000_000} == {}
     assert sum(sizes.values()) < 30_000_000
+
+
+def test_readme_tables_are_the_records() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "| generative-replay |" in readme
+    assert stamp(readme) == readme, "run `make record`"
+
+
+def test_readme_example_runs(tmp_path: Path) -> None:
+    """The ten lines for one's own data, as a reader would paste them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "wine.png").stat().st_size > 5000
 
 
 def test_ci_calls_make_test() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,17 @@ def test_saved_files_are_plain(tmp_path: Path) -> None:
     folder = run.save(tmp_path / "run")
     assert sorted(p.name for p in folder.iterdir()) == ["learner.safetensors", "run.json"]
     assert json.loads((folder / "run.json").read_text())["config"]["name"] == "finetune"
+
+
+def test_compiled_steps_give_the_same_result() -> None:
+    """The loss can be traced whole, without a graph break. (Code generation is the compiler's business: no C++ here.)"""
+    stream = split(toy_data(), "class", tasks=2)
+    options: dict[str, Any] = {"steps": 3, "batch_size": 5, "hidden": (8,), "z": 3, "device": "cpu"}
+    plain = train("generative-replay", stream, **options)
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own deprecations
+        compiled = train("generative-replay", stream, compile="aot_eager", **options)
+    for p, q in zip(plain.learner.parameters(), compiled.learner.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+    assert "loss" not in vars(compiled.learner), "the learner is left as it was"

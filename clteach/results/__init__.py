@@ -6,6 +6,7 @@ Every table of the book and of the README is made here from these records; none 
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from math import isnan
 from pathlib import Path
@@ -129,3 +130,9 @@ def readme_table(name: str = "split-digits") -> str:
         f"`{record['command']}`, clteach {record['version']}, {record['steps']} steps per task."
     )
     return f"{markdown(name)}\n{caption}\n"
+
+
+def stamp(text: str) -> str:
+    """`text` with every ``<!-- table: NAME -->`` ... ``<!-- end of table -->`` filled from the records."""
+    pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{readme_table(match[2])}{match[3]}", text, flags=re.DOTALL)
