@@ -172,6 +172,8 @@ def check_pure(cls: type[Learner], scenario: str) -> None:
         for phase in learner.phases(t, 2):
             learner.enter(t, phase)
             learner.begin_phase(t, phase, data, generator(0, "begin"))
+            tracked = [name for name, buffer in learner.named_buffers() if buffer.requires_grad]
+            assert not tracked, f"begin_phase left buffers in the autograd graph: {tracked}; detach what you copy"
             batch = data.batch(torch.arange(5))
             noise = learner.draw(5, generator(0, "noise"))
             state = {k: v.clone() for k, v in learner.state_dict().items()}

@@ -275,7 +275,7 @@ def _download(name: str, source: _Source, folder: Path, allowed: bool) -> Path:
 @random_states_kept()
 def from_arrays(
     x: Any,
-    y: Any,
+    y: Any = None,
     x_test: Any = None,
     y_test: Any = None,
     *,

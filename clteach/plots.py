@@ -395,7 +395,8 @@ def comparison_by_scenario(scores: Mapping[str, Mapping[str, Sequence[float]]], 
     for ax, (scenario, methods) in zip(axes, scores.items(), strict=True):
         _rows(ax, order, methods)
         ax.set_title(scenario)
-    fig.supxlabel("average accuracy (%), mean ± SEM (pale dots: seeds)", fontsize="medium")
+    many = any(len(seeds) > 1 for methods in scores.values() for seeds in methods.values())
+    fig.supxlabel(f"average accuracy (%), {'mean ± SEM (pale dots: seeds)' if many else 'one seed'}", fontsize="medium")
     if title:
         fig.suptitle(title)
     return fig

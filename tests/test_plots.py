@@ -187,8 +187,8 @@ def test_comparison_is_sorted_and_one_seed_has_no_interval() -> None:
 def test_comparison_by_scenario_keeps_one_order_and_leaves_a_gap() -> None:
     scores = {"task": {"finetune": [0.9, 0.7], "xdg": [1.0], "er": [0.95]}, "class": {"finetune": [0.2], "er": [0.9]}}
     task, class_ = plots.comparison_by_scenario(scores).axes
-    for ax in (task, class_):
-        assert [t.get_text() for t in ax.get_yticklabels()] == ["experience replay", "XdG", "fine-tuning"]
+    assert [t.get_text() for t in task.get_yticklabels()] == ["experience replay", "XdG", "fine-tuning"]
+    assert task.get_ylim() == class_.get_ylim()
     drawn = [sorted(y for line in ax.lines for y in np.atleast_1d(line.get_ydata())) for ax in (task, class_)]
     assert set(drawn[0]) == {0, 1, 2} and set(drawn[1]) == {0, 2}
     with pytest.raises(ConfigError, match="expected \\{scenario"):
