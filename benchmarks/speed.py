@@ -4,7 +4,7 @@ A bare loop holds its tensors in memory and does the same forward and backward p
 else: no batches to draw, no scenario, no bookkeeping. Machines are noisy, so only ratios are meant to be compared: each is
 the median over rounds in which both loops run one after the other.
 
-    python benchmarks/speed.py [--steps 60] [--rounds 9] [--threads 2] [--out results/speed.json]
+    python benchmarks/speed.py [--steps 60] [--rounds 9] [--threads 2] [--out benchmarks/speed.json]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clteach.data import load
-from clteach.experiments import machine
+from clteach.experiments import checkout, machine
 from clteach.fisher import fisher_diagonal
 from clteach.learner import Learner, adam
 from clteach.methods import METHODS, build
@@ -139,12 +139,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results/speed.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/speed.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stream = split(load("mnist"), "class")
     timing = {"steps": args.steps, "rounds": args.rounds}
     rows: dict[str, object] = {}
+    commit = checkout()
 
     def note(name: str, row: dict[str, float], target: float | None) -> None:
         rows[name] = {**row, "target": target}
@@ -171,7 +172,9 @@ def main() -> None:
     record = {
         "command": f"python benchmarks/speed.py --steps {args.steps} --rounds {args.rounds} --threads {args.threads}",
         "network": f"784-{HIDDEN[0]}-{HIDDEN[1]}-10, batch {BATCH}, z {Z}, split MNIST, class-incremental",
-        "machine": machine(),
+        "commit": commit,
+        "torch": torch.__version__,
+        "machine": {**machine(), "threads_per_process": args.threads},
         "rows": rows,
         "fisher_ms_per_sample": round(fisher, 4),
         "peak_memory_gib": round(peak, 3),

@@ -154,7 +154,7 @@ def reproduce(
                 chosen = fitting(method_name, {**column.settings(method_name, scenario), **settings})
                 job = Job(method_name, recipe.stream, scenario, 0, steps, column.batch, chosen, column.stream, device)
                 cells.append((row, job))
-    started, commit = time.perf_counter(), _commit()  # of the code that runs, not of what is committed meanwhile
+    started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
@@ -238,7 +238,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
 
 
-def _commit() -> str | None:
+def checkout() -> str | None:
     """The checkout's state where the package lies in one of its own; None elsewhere."""
     root = Path(clteach.__file__).parents[1]
 
