@@ -4,7 +4,7 @@ A bare loop holds its tensors in memory and does the same forward and backward p
 else: no batches to draw, no scenario, no bookkeeping. Machines are noisy, so only ratios are meant to be compared: each is
 the median over rounds in which both loops run one after the other.
 
-    python benchmarks/speed.py [--steps 60] [--rounds 9] [--threads 2] [--out benchmarks/speed.json]
+    python benchmarks/speed.py [--steps 40] [--rounds 25] [--threads 2] [--out benchmarks/speed.json]
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def fisher_ms_per_sample(stream: Stream) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/speed.json"))
     args = parser.parse_args()

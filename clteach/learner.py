@@ -297,7 +297,7 @@ class Classifier(Learner):
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
-        return F.cross_entropy(logits.masked_fill(~self.mask[batch.task], -torch.inf), batch.y)
+        return F.cross_entropy(logits.masked_fill(~self.mask.index_select(0, batch.task), -torch.inf), batch.y)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         return {"current": self.cross_entropy(self.predict(batch.x, batch.task), batch)}

@@ -130,7 +130,7 @@ class Data:
                 flat = flat.gather(1, self.pixels[task])
             x = flat.view_as(x)
         if x.dtype == torch.uint8:
-            x = x.to(torch.float32).div_(255)
+            x = torch.div(x, 255)  # float32
         return Batch(x, self.y.index_select(0, index), task)
 
     def batches(self, size: int = 1000) -> Iterator[Batch]:
