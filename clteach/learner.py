@@ -299,8 +299,12 @@ class Classifier(Learner):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
         with seeded(seed, "classifier"):
-            self.net = mlp(spec.shape, self.cfg.hidden, spec.n_out)
+            self.net = self.make_net()
         self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+
+    def make_net(self) -> nn.Sequential:
+        """The network, with new weights."""
+        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""

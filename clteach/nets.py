@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def mlp(shape: Sequence[int], hidden: Sequence[int], n_out: int) -> nn.Sequential:
@@ -25,3 +25,61 @@ def mlp(shape: Sequence[int], hidden: Sequence[int], n_out: int) -> nn.Sequentia
     for n_in, n_hidden in pairwise(sizes):
         layers += [nn.Linear(n_in, n_hidden), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
+
+
+def gated(net: nn.Sequential, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    """An `mlp` with its hidden units multiplied by gates.
+
+    Args:
+        net: what `mlp` made.
+        x: (B, *shape) inputs.
+        gates: (B, units) per hidden layer, from the first to the last.
+
+    Returns:
+        (B, n_out).
+    """
+    remaining = iter(gates)
+    for layer in net:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            # h = g ⊙ ReLU(W h + b)
+            x = x * next(remaining)
+    return x
+
+
+def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 128, 256)) -> nn.Sequential:
+    """Convolutions that make features of images: 3 x 3 kernels, batch norm, ReLU; all but the first halve the image.
+
+    From 32 x 32 images with the default channels: 256 x 2 x 2 = 1024 features, as in the CIFAR experiments of van de Ven et
+    al. 2020. The last layer has no ReLU, so a feature may take any value.
+
+    Args:
+        shape: (C, H, W) of one image.
+        channels: output channels of each layer.
+
+    Returns:
+        A module (B, C, H, W) -> (B, features).
+    """
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(pairwise([shape[0], *channels])):
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=1 if i == 0 else 2, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], nn.Flatten())
+
+
+def deconv_pixels(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 128, 256)) -> nn.Sequential:
+    """The mirror image of `conv_features`: transposed convolutions from features back to the logits of pixels.
+
+    It is meant to learn within a learner, so it has no batch norm, whose running means would make a loss impure.
+
+    Args:
+        shape: (C, H, W) of one image, H and W divisible by 2 to the power of ``len(channels) - 1``.
+        channels: as in `conv_features`.
+
+    Returns:
+        A module (B, features) -> (B, C * H * W).
+    """
+    shrunk = 2 ** (len(channels) - 1)
+    layers: list[nn.Module] = [nn.ReLU(), nn.Unflatten(1, (channels[-1], shape[1] // shrunk, shape[2] // shrunk))]
+    for n_in, n_out in pairwise(reversed(channels)):
+        layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[0], shape[0], 3, padding=1), nn.Flatten())

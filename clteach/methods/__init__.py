@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
@@ -29,7 +30,10 @@ def register(cls: L) -> L:
     return cls
 
 
-for _cls in (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay):
+for _cls in (
+    *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
+    *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI),
+):
     register(_cls)
 
 

@@ -65,12 +65,16 @@ class GenerativeReplay(Classifier, Generator):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
-        hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
         with seeded(seed, "generator"):
-            self.vae = VAE(spec.shape, hidden, self.cfg.z)
+            self.vae = self.make_vae()
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
         # The models as they were before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
         self.old_net, self.old_vae = frozen_copy(self.net), frozen_copy(self.vae)
+
+    def make_vae(self) -> VAE:
+        """The generator, with new weights."""
+        hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
+        return VAE(self.spec.shape, hidden, self.cfg.z)
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         refresh(self.old_net, self.net)
