@@ -3,8 +3,8 @@ r"""Brain-inspired replay (BI-R): generative replay with five changes, each of w
 van de Ven, Siegelmann & Tolias 2020. Generative replay dreams of past tasks, but its dreams fade, and the more so the harder
 the images are. The brain also replays, and it differs in five ways:
 
-1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden layers,
-   which therefore learn to classify and to describe. One network, one loss:
+1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden
+   layers, which therefore learn to classify and to describe. One network, one loss:
    $\mathcal{L} = \mathcal{L}_{\text{class}} + \mathcal{L}_{\text{reconstruction}} + \mathcal{L}_{\text{KL}}$.
 2. **Conditional replay** (`conditional`). It can choose what to dream of. The prior has one Gaussian per class, learned with
    everything else, $p(z|c) = \mathcal{N}(\mu_c, \mathrm{diag}\,\sigma_c^2)$. The KL term has no closed form any more once a
@@ -87,6 +87,7 @@ class ContextVAE(VAE):
         """Latents (B, z) in contexts (B, contexts), rows of probabilities -> logits of pixels, or features, (B, P)."""
         if not self.gates:
             return self.decoder(z)
+        assert context is not None
         # g = Σ_c p_c m_c
         return gated(self.decoder, z, [context @ self.get_buffer(name) for name in self.gates])
 
@@ -198,7 +199,7 @@ class BrainInspiredReplay(GenerativeReplay):
         if cfg.feedback:  # of its own the encoder only needs the step from the last hidden layer to z
             vae.encoder = nn.Sequential(nn.Linear(sizes[-1], 2 * cfg.z))
         if self.paints:  # and the decoder the way from features to pixels
-            vae.decoder.append(deconv_pixels(spec.shape))
+            vae.decoder.append(deconv_pixels(spec.shape, sizes[0]))
             vae.shape = spec.shape
         return vae
 
@@ -269,9 +270,7 @@ class BrainInspiredReplay(GenerativeReplay):
             "vae": share * vae.mean() + (1 - share) * vae_replayed.mean(),
         }
 
-    def both(
-        self, read: Tensor, target: Tensor, label: Tensor, context: Tensor, eps: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def both(self, read: Tensor, target: Tensor, label: Tensor, context: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """One pass of classifier and VAE.
 
         Args:
@@ -358,9 +357,9 @@ class BrainInspiredReplay(GenerativeReplay):
 
 
 class BrainInspiredReplaySI(SI, BrainInspiredReplay):
-    """BI-R together with SI, whose springs hold the weights of the classifier, the layers shared with feedback among them."""
+    """BI-R together with SI, whose springs hold the classifier, the layers that it shares with the encoder included."""
 
-    name = "bir-si"
+    name = "brain-inspired-replay-si"
     summary = "BI-R and SI together (van de Ven 2020)"
 
     @dataclass(frozen=True)
