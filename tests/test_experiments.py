@@ -304,6 +304,11 @@ def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     lines = results.markdown(str(path)).splitlines()
     assert lines[0] == "| method | scenario | ours | published | difference | verdict |"
     assert "| 50.0 ± 1.0 |" in lines[-1] and "| – |" in lines[2]
+    agreeing = int(record["cells"][2]["verdict"] == "agrees")
+    assert f"{agreeing} of 1 published cells agree" in results.report(str(path))
+    assert results.scores(str(path), "class") == {"None": record["cells"][2]["average_accuracy"]["seeds"]}
+    with pytest.raises(ConfigError, match="unknown scenario 'None'"):
+        results.scores(str(path))
 
 
 def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
@@ -352,7 +357,11 @@ def test_records_of_the_package_can_be_read() -> None:
     for name in results.names():
         record = results.load(name)
         assert len(results.table(name)) == len(record["cells"])
-        assert not record["shortened"], f"{name}: a shortened run is no record"
+        assert record["shortened"] == name.endswith("_shortened"), f"{name}: a shortened run must be called so"
+        assert "-dirty" not in (record["commit"] or "-dirty"), f"{name} was recorded from changed files"
+        report = results.report(name)
+        assert results.markdown(name) in report and record["command"] in report
+        assert all(deviation in report for deviation in record["deviations"])
     with pytest.raises(ConfigError, match="unknown record"):
         results.load("no-such-record")
 
