@@ -145,7 +145,7 @@ def sweep_speedup(steps: int = 600) -> dict[str, float]:
         Job("ewc", "split-mnist", seed=seed, steps=steps, settings={"hidden": HIDDEN}, device="cpu")
         for seed in range(4)
     ]
-    seconds = []
+    seconds: list[float] = []
     for n_jobs in (1, 2, 1, 2):  # the first two warm up: loading the data, starting the workers
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
