@@ -154,6 +154,11 @@ class BrainInspiredReplay(GenerativeReplay):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.keep != "model":
+                raise ConfigError(
+                    f"brain-inspired-replay: keep={self.keep!r} is not possible: the old network must say which class a dream "
+                    "is of. Use keep='model'."
+                )
             if not 0 <= self.gating < 1:
                 raise ConfigError(f"brain-inspired-replay: gating={self.gating}, expected a share in [0, 1).")
             if self.weights is not None and self.extractor is None:

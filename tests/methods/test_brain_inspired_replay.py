@@ -338,7 +338,7 @@ def test_samples_and_their_errors() -> None:
     assert plain.sample(4, generator(0)).shape[0] == 4
     with pytest.raises(ConfigError, match="chooses no classes"):
         plain.sample(4, generator(0), classes=torch.zeros(4, dtype=torch.long))
-    for bad in ({"gating": 1.0}, {"gating": -0.1}, {"weights": "some.safetensors"}):
+    for bad in ({"gating": 1.0}, {"gating": -0.1}, {"weights": "some.safetensors"}, {"keep": "samples"}):
         with pytest.raises(ConfigError, match="brain-inspired-replay"):
             BrainInspiredReplay.Config(**bad)  # type: ignore[arg-type]
 
