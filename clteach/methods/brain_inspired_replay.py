@@ -156,8 +156,8 @@ class BrainInspiredReplay(GenerativeReplay):
             super().__post_init__()
             if self.keep != "model":
                 raise ConfigError(
-                    f"brain-inspired-replay: keep={self.keep!r} is not possible: the old network must say which class a dream "
-                    "is of. Use keep='model'."
+                    f"brain-inspired-replay: keep={self.keep!r} is not possible, samples are drawn anew in every step. "
+                    "Use keep='model'."
                 )
             if not 0 <= self.gating < 1:
                 raise ConfigError(f"brain-inspired-replay: gating={self.gating}, expected a share in [0, 1).")
