@@ -115,6 +115,102 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
+_BIR = "brain-inspired-replay"
+_GR = {"feedback": False, "conditional": False, "gating": 0.0, "targets": "hard"}
+"""All five changes off: standard generative replay."""
+_CHANGES: dict[str, dict[str, Any]] = {
+    "feedback": {"feedback": True},
+    "conditional replay": {"conditional": True},
+    "gating": {"gating": 0.1},
+    "distillation": {"targets": "soft"},
+}
+_20_THEN_80 = {"classes": [list(range(start, start + 8)) for start in range(20, 100, 8)]}
+_CIFAR: dict[str, Any] = {"extractor": "conv", "weights": "cifar100-first20.safetensors"}
+
+RECIPES |= {
+    "bir-split-mnist": Recipe(
+        "brain-inspired replay beside generative replay on split MNIST",
+        "split-mnist",
+        ("2022", "2020"),
+        {name: presets.ROWS[name] for name in ("None", "DGR", "BI-R", "Joint")},
+        paper_seeds=20,
+    ),
+    "bir-replay-number": Recipe(
+        "brain-inspired replay on split MNIST with fewer and more replayed samples per step",
+        "split-mnist",
+        ("2022", "2020"),
+        {str(2**k): Row(_BIR, {"replay_batch": 2**k}) for k in range(9)},
+        scenarios=("class",),
+        axis="replayed samples per step",
+    ),
+    "bir-generator-size": Recipe(
+        "brain-inspired replay on split MNIST with smaller and larger decoders",
+        "split-mnist",
+        ("2022", "2020"),
+        {str(n): Row(_BIR, {"vae_hidden": (n, n)}) for n in (10, 20, 40, 100, 200, 400, 1000)},
+        scenarios=("class",),
+        axis="units per hidden layer of the decoder",
+    ),
+    "bir-reinit": Recipe(
+        "keep only replay: all weights are forgotten before every task of split MNIST",
+        "split-mnist",
+        ("2022", "2020"),
+        {
+            "DGR": Row(_BIR, _GR),
+            "DGR, re-initialised": Row(_BIR, {**_GR, "reinit": True}),
+            "BI-R": Row(_BIR),
+            "BI-R, re-initialised": Row(_BIR, {"reinit": True}),
+        },
+    ),
+    "bir-ablation": Recipe(
+        "each change of brain-inspired replay added to generative replay, and taken from the whole, on split MNIST",
+        "split-mnist",
+        ("2022",),
+        {
+            "GR": Row(_BIR, _GR),
+            **{f"GR + {change}": Row(_BIR, {**_GR, **on}) for change, on in _CHANGES.items()},
+            "BI-R": Row(_BIR),
+            **{f"BI-R − {change}": Row(_BIR, {key: _GR[key] for key in on}) for change, on in _CHANGES.items()},
+        },
+        scenarios=("class",),
+        deviations=("the paper's Fig. 8 is about permuted MNIST and CIFAR-100, not split MNIST",),
+    ),
+    "bir-permuted": Recipe(
+        "a hundred permutations of MNIST: brain-inspired replay beside SI and online EWC, task after task",
+        "permuted-mnist",
+        ("2020",),
+        {
+            "None": Row("finetune"),
+            "online EWC": Row("online-ewc"),
+            "SI": Row("si"),
+            "DGR": Row("generative-replay", {"targets": "hard"}),
+            "BI-R": Row(_BIR),
+            "BI-R + SI": Row(f"{_BIR}-si"),
+        },
+        scenarios=("domain",),
+        paper_seeds=5,
+    ),
+    "bir-cifar100": Recipe(
+        "split CIFAR-100, 80 classes in 10 tasks behind convolutions that were trained on the other 20",
+        "split-cifar100",
+        ("2020",),
+        {
+            "GR of pixels": Row(_BIR, {**_CIFAR, **_GR, "internal": False}, _20_THEN_80),
+            "GR of features": Row(_BIR, {**_CIFAR, **_GR}, _20_THEN_80),
+            "BI-R of pixels": Row(_BIR, {**_CIFAR, "internal": False}, _20_THEN_80),
+            "BI-R": Row(_BIR, _CIFAR, _20_THEN_80),
+            "BI-R + SI": Row(f"{_BIR}-si", _CIFAR, _20_THEN_80),
+        },
+        scenarios=("class",),
+        paper_seeds=10,
+        deviations=(
+            "a variant: the convolutions are trained on 20 of the 100 classes (python -m clteach.pretraining), not on "
+            "CIFAR-10, and the other 80 are learned in 10 tasks of 8",
+            "pixels are in [0, 1], not normalised, and the decoder of pixels has no batch norm",
+        ),
+    ),
+}
+
 
 def reproduce(
     name: str,

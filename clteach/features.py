@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from clteach import storage
+from clteach.data import data_folder
 from clteach.errors import ConfigError, unknown
 from clteach.learner import frozen_copy
 from clteach.nets import conv_features
@@ -45,7 +46,7 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
     Args:
         name: one of `EXTRACTORS`.
         shape: shape of one input.
-        weights: file that `clteach.pretraining.pretrain` wrote; None: the weights that the maker gives.
+        weights: file that `clteach.pretraining.pretrain` wrote, here or in the data folder; None: what the maker gives.
         seed: of the maker's random weights.
 
     Raises:
@@ -57,7 +58,7 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
     with seeded(seed, "extractor"):
         module = frozen_copy(EXTRACTORS[name](shape))
     if weights is not None:
-        tensors, _ = storage.load_tensors(weights)
+        tensors, _ = storage.load_tensors(weights if Path(weights).exists() else data_folder() / weights)
         try:
             module.load_state_dict(tensors)
         except RuntimeError as error:

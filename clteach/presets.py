@@ -136,6 +136,7 @@ PRESETS: dict[str, Preset] = {
             "permuted-mnist": _PERMUTED_2018,
         },
         notes=("the paper's strength λ of EWC on split MNIST is not known here: the method's default is used",),
+        without=("BI-R",),
     ),
     "2019": Preset(
         "three scenarios for continual learning",
@@ -154,6 +155,7 @@ PRESETS: dict[str, Preset] = {
             ),
             "permuted-mnist": _PERMUTED_2018,
         },
+        without=("BI-R", "RtF"),
     ),
     "2020": Preset(
         "brain-inspired replay",
@@ -182,9 +184,22 @@ PRESETS: dict[str, Preset] = {
                     "si": {"c": 10.0},
                     "generative-replay": {"targets": "hard"},
                     "brain-inspired-replay": {"gating": 0.8},
+                    "brain-inspired-replay-si": {"gating": 0.8, "c": 1.0},
+                },
+            ),
+            "split-cifar100": Column(
+                5000,
+                256,
+                {"hidden": (2000, 2000), "lr": 1e-4},
+                {"tasks": 10, "class_order": "random", "active_units": "seen"},
+                {
+                    "brain-inspired-replay": {"gating": by(0.0, None, 0.7)},
+                    "brain-inspired-replay-si": {"gating": by(None, None, 0.6), "c": by(None, None, 1e8)},
                 },
             ),
         },
+        notes=("the paper's strength λ of online EWC is not known here: the method's default is used",),
+        without=("RtF",),
     ),
     "2022": Preset(
         "three types of incremental learning",
@@ -219,7 +234,7 @@ PRESETS: dict[str, Preset] = {
                 },
             ),
         },
-        without=("DGR + distillation",),
+        without=("DGR + distillation", "RtF"),
     ),
 }
 
@@ -236,6 +251,7 @@ ROWS: dict[str, Row] = {
     "LwF": Row("lwf"),
     "DGR": Row("generative-replay", {"targets": "hard"}),
     "DGR + distillation": Row("generative-replay", {"targets": "soft"}),
+    "RtF": Row("brain-inspired-replay", {"conditional": False, "gating": 0.0}),
     "BI-R": Row("brain-inspired-replay"),
     "ER (100 / class)": Row("er"),
     "A-GEM": Row("a-gem"),

@@ -1,7 +1,13 @@
-"""Train a feature extractor on some classes, to be frozen behind a learner (see `clteach.features`)."""
+"""Train a feature extractor on some classes, to be frozen in front of a learner (see `clteach.features`).
+
+    python -m clteach.pretraining --data cifar100 --classes 20
+
+learns the first 20 classes and writes ``cifar100-first20.safetensors`` into the data folder, where ``weights=`` finds it.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach import storage
-from clteach.data import Dataset
+from clteach.data import Dataset, data_folder, load
 from clteach.features import EXTRACTORS, make_extractor
 from clteach.learner import adam
 from clteach.nets import mlp
+from clteach.progress import bar
 from clteach.seeding import generator, seeded
 from clteach.training import Report, Shuffle, resolve_device
 
@@ -87,3 +94,25 @@ def augmented(x: Tensor, rng: torch.Generator, pad: int = 4) -> Tensor:
     columns = right + torch.arange(width, device=x.device)  # (B, W)
     each = torch.arange(n, device=x.device)[:, None, None]
     return x[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar100", help="data set (default: %(default)s)")
+    parser.add_argument(
+        "--classes", type=int, default=20, help="how many classes, the first ones (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=100, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="file (default: DATA-firstCLASSES.safetensors in the data folder)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    args = parser.parse_args()
+    out = args.out or data_folder() / f"{args.data}-first{args.classes}.safetensors"
+    with bar(f"{args.classes} classes of {args.data}") as progress:
+        pretrain(
+            load(args.data), out, classes=range(args.classes), epochs=args.epochs, device=args.device, progress=progress
+        )
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,11 +15,14 @@ from torch.nn import functional as F
 
 from clteach.checks import quick, same_state, toy_data
 from clteach.errors import ConfigError
+from clteach.experiments import RECIPES, fitting
 from clteach.features import EXTRACTORS, register_extractor
 from clteach.learner import Phase, total
+from clteach.methods import METHODS, configure
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI, ContextVAE, one_hot
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.nets import conv_features, deconv_pixels
+from clteach.presets import chosen, column
 from clteach.pretraining import augmented, pretrain
 from clteach.seeding import generator, seeded
 from clteach.streams import SCENARIOS, Stream, split
@@ -423,6 +426,17 @@ def test_features_of_cifar_and_back() -> None:
 
 
 # --- the whole ---
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("bir-")])
+def test_settings_of_the_recipes_are_real(name: str) -> None:
+    recipe = RECIPES[name]
+    for preset in recipe.presets:
+        for row in recipe.rows.values():
+            for scenario in recipe.scenarios:
+                settings = column(preset, recipe.stream).settings(row.method, scenario) | chosen(row.settings, scenario)
+                config = configure(METHODS[row.method], fitting(row.method, settings))
+                assert all(getattr(config, key) == value for key, value in row.settings.items())
 
 
 def test_with_si_the_springs_hold_the_classifier() -> None:
