@@ -28,15 +28,17 @@ def imitation_loss(
     Args:
         logits: (R, n_out) of the model that learns.
         old_logits: (R, n_out) of the model that is imitated.
-        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head.
-        active: (H, n_out) or (1, n_out) bool, units the new model's softmax runs over.
+        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Where each input's own head
+            is known: (1, R, n_out).
+        active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
         targets: "soft" or "hard".
         temperature: T > 0 of soft targets.
 
     Returns:
         () the mean over heads and samples, in nats (times T² for soft targets).
     """
-    known, active = known[:, None], active[:, None]  # (H, 1, n_out)
+    if known.ndim == 2:
+        known, active = known[:, None], active[:, None]  # (H, 1, n_out)
     old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
     new = logits.masked_fill(~active, -torch.inf).expand_as(old)
     if targets == "hard":
