@@ -139,8 +139,7 @@ class Hypernet(nn.Module):
         features = self.body.n_features
         self.last = nn.Parameter(torch.randn(features, chunk))  # M, the bias as its last row
         with torch.no_grad():  # start with weights as large as the target's usual ones
-            generated = self.body(torch.stack(list(self.embeddings))) @ self.last
-            self.last.mul_(target.rms / generated.square().mean().sqrt())
+            self.last.mul_(target.rms / self(self.first(n_tasks)).square().mean().sqrt())
         self.register_buffer("old_last", torch.zeros_like(self.last))
         self.register_buffer("old_gram", torch.zeros(2, features, features))
         self.register_buffer("old_features", torch.zeros(n_tasks, chunks, features))

@@ -90,7 +90,7 @@ class ProtectsPast(Learner):
 
 
 class Hypernetwork(ProtectsPast):
-    """Task-conditioned hypernetwork, full or chunked (von Oswald et al. 2020). The task picks the embedding: Task-IL only."""
+    """Task-conditioned hypernetwork, full or chunked (von Oswald et al. 2020). The task picks the embedding."""
 
     name = "hypernetwork"
     summary = "generate each task's weights from an embedding (von Oswald 2020)"
