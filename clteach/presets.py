@@ -142,6 +142,15 @@ _HNET_PERMUTED_REPLAY = {
     "decoder_activation": "elu",
 }
 
+_HNET_LATER_SPLIT = {
+    "beta": 10.0,
+    "embedding": 32,
+    "chunk": 8000,
+    "chunk_embedding": 32,
+    "hyper_hidden": (10, 10, 10, 10),
+    "lookahead": False,
+}
+
 _HNET_2020 = {
     "split-mnist": Column(
         2000,
@@ -167,15 +176,6 @@ _HNET_2020 = {
             "hypernetwork-tir": {**_HNET_PERMUTED, **_HNET_PERMUTED_REPLAY},
         },
     ),
-}
-
-_HNET_LATER_SPLIT = {
-    "beta": 10.0,
-    "embedding": 32,
-    "chunk": 8000,
-    "chunk_embedding": 32,
-    "hyper_hidden": (10, 10, 10, 10),
-    "lookahead": False,
 }
 
 PRESETS: dict[str, Preset] = {
@@ -271,6 +271,7 @@ PRESETS: dict[str, Preset] = {
                 {"hypernetwork": _HNET_LATER_SPLIT, "hypernetwork-ent": _HNET_LATER_SPLIT},
             ),
         },
+        without=("HNET+TIR", "HNET+R"),
         notes=(
             "the size of the chunk embeddings is not known here: that of the task embeddings is used",
             "the number of steps and the batch size are not known here: those of the 2020 paper are used",
