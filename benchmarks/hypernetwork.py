@@ -70,7 +70,7 @@ def regulariser_ms(past: int, repeats: int, direct: bool) -> float:
     net.remember(past)
     targets = net(net.first(past)).detach() if direct else None
     with torch.no_grad():
-        net.last += 1e-3
+        net.last.add_(1e-3)
 
     def once() -> None:
         net.zero_grad(set_to_none=True)

@@ -123,8 +123,15 @@ RECIPES: dict[str, Recipe] = {
     "hypernetwork-split-mnist": Recipe(
         "hypernetworks on split MNIST: task known, inferred by entropy, by a task classifier; replay",
         "split-mnist",
-        ("2020-hypernetworks", "hypernetworks-later"),
+        ("2020-hypernetworks",),
         _HNET_ROWS,
+    ),
+    "hypernetwork-split-mnist-later": Recipe(
+        "hypernetworks for a small target on split MNIST, without look-ahead",
+        "split-mnist",
+        ("hypernetworks-later",),
+        {name: _HNET_ROWS[name] for name in ("HNET", "HNET+ENT")},
+        scenarios=("task", "class"),
     ),
     "hypernetwork-permuted-mnist": Recipe(
         "hypernetworks on permuted MNIST (10 permutations)",

@@ -271,7 +271,6 @@ PRESETS: dict[str, Preset] = {
                 {"hypernetwork": _HNET_LATER_SPLIT, "hypernetwork-ent": _HNET_LATER_SPLIT},
             ),
         },
-        without=("HNET+TIR", "HNET+R"),
         notes=(
             "the size of the chunk embeddings is not known here: that of the task embeddings is used",
             "the number of steps and the batch size are not known here: those of the 2020 paper are used",
