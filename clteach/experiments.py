@@ -92,6 +92,13 @@ class Recipe:
     deviations: tuple[str, ...] = ()
 
 
+_HNET_ROWS = {
+    "HNET": Row("hypernetwork"),
+    "HNET+ENT": Row("hypernetwork-ent"),
+    "HNET+TIR": Row("hypernetwork-tir"),
+    "HNET+R": Row("hypernetwork-r"),
+}
+
 RECIPES: dict[str, Recipe] = {
     "split-digits": Recipe(
         "every method in three scenarios on the bundled digits, in minutes",
@@ -112,6 +119,78 @@ RECIPES: dict[str, Recipe] = {
         ("2019", "2022", "2018"),
         presets.ROWS,
         paper_seeds=20,
+    ),
+    "hypernetwork-split-mnist": Recipe(
+        "hypernetworks on split MNIST: task known, inferred by entropy, by a task classifier; replay",
+        "split-mnist",
+        ("2020-hypernetworks",),
+        _HNET_ROWS,
+    ),
+    "hypernetwork-split-mnist-later": Recipe(
+        "hypernetworks for a small target on split MNIST, without look-ahead",
+        "split-mnist",
+        ("hypernetworks-later",),
+        {name: _HNET_ROWS[name] for name in ("HNET", "HNET+ENT")},
+        scenarios=("task", "class"),
+    ),
+    "hypernetwork-permuted-mnist": Recipe(
+        "hypernetworks on permuted MNIST (10 permutations)",
+        "permuted-mnist",
+        ("2020-hypernetworks",),
+        _HNET_ROWS,
+    ),
+    "hypernetwork-permuted-mnist-100": Recipe(
+        "a hypernetwork on 100 permutations of MNIST, 8 of the past ones in the regulariser per step",
+        "permuted-mnist",
+        ("2020-hypernetworks",),
+        {
+            "HNET": Row(
+                "hypernetwork",
+                {
+                    "beta": 0.01,
+                    "embedding": 128,
+                    "chunk": 7500,
+                    "chunk_embedding": 12,
+                    "hyper_hidden": (200, 250, 350),
+                    "activation": "relu",
+                    "past_tasks": 8,
+                },
+                {"tasks": 100},
+            )
+        },
+        seeds=1,
+    ),
+    "hypernetwork-beta": Recipe(
+        "strength of a hypernetwork's regulariser, split MNIST, task known",
+        "split-mnist",
+        ("2020-hypernetworks",),
+        {f"{beta:g}": Row("hypernetwork", {"beta": beta}) for beta in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)},
+        scenarios=("task",),
+        steps=500,
+        axis="strength β of the regulariser",
+        deviations=("500 steps per task: the sweep compares strengths, not with the paper",),
+    ),
+    "hypernetwork-compression": Recipe(
+        "weights generated at a time by a hypernetwork, split MNIST, task known",
+        "split-mnist",
+        ("2020-hypernetworks",),
+        {str(chunk): Row("hypernetwork", {"chunk": chunk}) for chunk in (2000, 4000, 8000, 16000, 42000, 478410)},
+        scenarios=("task",),
+        steps=500,
+        axis="weights generated at a time",
+        deviations=("500 steps per task: the sweep compares sizes, not with the paper",),
+    ),
+    "hypernetwork-lookahead": Recipe(
+        "a hypernetwork's regulariser with and without look-ahead, split MNIST",
+        "split-mnist",
+        ("2020-hypernetworks",),
+        {
+            "HNET": Row("hypernetwork"),
+            "HNET, no look-ahead": Row("hypernetwork", {"lookahead": False}),
+            "HNET+ENT": Row("hypernetwork-ent"),
+            "HNET+ENT, no look-ahead": Row("hypernetwork-ent", {"lookahead": False}),
+        },
+        scenarios=("task", "class"),
     ),
 }
 

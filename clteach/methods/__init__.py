@@ -12,6 +12,8 @@ from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
+from clteach.methods.hypernetwork_replay import HypernetworkR, HypernetworkTIR
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.online_ewc import OnlineEWC
@@ -33,6 +35,7 @@ def register(cls: L) -> L:
 for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI),
+    *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
 ):
     register(_cls)
 
