@@ -27,6 +27,7 @@ from clteach.errors import ConfigError, unknown
 from clteach.jobs import Job, Result, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
+from clteach.presets import Row
 from clteach.results import published
 from clteach.streams import SCENARIOS
 
@@ -71,16 +72,24 @@ class Recipe:
         summary: one line.
         stream: the stream.
         presets: the presets it can be run with, the default first.
-        rows: {name of the row: (method, settings over the preset's)}; methods that are not registered are left out.
+        rows: the rows by name; those of methods that are not registered, or that the preset's paper lacks, are left out.
+        scenarios: the scenarios, as far as a row's method supports them.
         seeds: number of seeds, and `paper_seeds` those of the published table.
+        steps: steps per task; None: the preset's.
+        axis: what the rows vary, where their names are numbers ("replayed samples per step"); None: a plain table.
+        deviations: where the recipe itself leaves the paper's path.
     """
 
     summary: str
     stream: str
     presets: tuple[str, ...]
-    rows: Mapping[str, tuple[str, dict[str, Any]]]
+    rows: Mapping[str, Row]
+    scenarios: tuple[str, ...] = SCENARIOS
     seeds: int = 3
     paper_seeds: int | None = None
+    steps: int | None = None
+    axis: str | None = None
+    deviations: tuple[str, ...] = ()
 
 
 RECIPES: dict[str, Recipe] = {
@@ -88,7 +97,7 @@ RECIPES: dict[str, Recipe] = {
         "every method in three scenarios on the bundled digits, in minutes",
         "split-digits",
         ("digits",),
-        {name: (name, {}) for name in METHODS},
+        {name: Row(name) for name in METHODS},
     ),
     "split-mnist": Recipe(
         "split MNIST (5 tasks) in three scenarios, beside a paper's table",
@@ -142,32 +151,37 @@ def reproduce(
     preset = preset or recipe.presets[0]
     column = presets.column(preset, recipe.stream)
     n_seeds = recipe.seeds if seeds is None else seeds
-    steps = column.steps if iters is None else iters
+    full = column.steps if recipe.steps is None else recipe.steps
+    steps = full if iters is None else iters
     if n_seeds < 1:
         raise ConfigError(f"{n_seeds} seeds: expected at least one.")
-    shortened = steps < column.steps or n_seeds < min(3, recipe.seeds)
+    shortened = steps < full or n_seeds < min(3, recipe.seeds)
 
     cells = []
-    for row, (method_name, settings) in recipe.rows.items():
-        for scenario in SCENARIOS:
-            if method_name in METHODS and scenario in METHODS[method_name].scenarios:
-                chosen = fitting(method_name, {**column.settings(method_name, scenario), **settings})
-                job = Job(method_name, recipe.stream, scenario, 0, steps, column.batch, chosen, column.stream, device)
-                cells.append((row, job))
+    for name_of_row, row in recipe.rows.items():
+        if row.method not in METHODS or name_of_row in presets.PRESETS[preset].without:
+            continue
+        for scenario in recipe.scenarios:
+            if scenario in METHODS[row.method].scenarios:
+                own = presets.chosen(row.settings, scenario)
+                settings = fitting(row.method, {**column.settings(row.method, scenario), **own})
+                stream = {**column.stream, **presets.chosen(row.stream, scenario)}
+                job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
+                cells.append((name_of_row, job))
     started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
-    deviations = list(presets.PRESETS[preset].notes)
+    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations]
     if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
-    if steps != column.steps:
-        deviations.append(f"{steps} steps per task instead of {column.steps}")
+    if steps != full:
+        deviations.append(f"{steps} steps per task instead of {full}")
     table = []
-    for i, (row, job) in enumerate(cells):
+    for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
-        cell = {"row": row, "method": job.method, "scenario": job.scenario, **summary}
-        paper = published(recipe.stream, preset, row, job.scenario)
+        cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
+        paper = published(recipe.stream, preset, name_of_row, job.scenario)
         table.append({**cell, **compare(summary["average_accuracy"], paper, withheld=shortened)})
     options = ["--preset", preset] if len(recipe.presets) > 1 else []
     options += [] if seeds is None else ["--seeds", str(seeds)]
@@ -184,6 +198,7 @@ def reproduce(
         "seeds": list(range(n_seeds)),
         "steps": steps,
         "batch": column.batch,
+        "axis": recipe.axis,
         "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
         "training_seconds": sum(result["seconds"] for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.

@@ -357,6 +357,45 @@ def accuracy_bars(
 
 
 @theme()
+def accuracy_against(
+    scores: Mapping[str, Mapping[float, Sequence[float]]],
+    xlabel: str,
+    log: bool = True,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Average accuracy against a setting: the mean over seeds, with a band of ± SEM where there are two seeds or more.
+
+    Args:
+        scores: {method: {value of the setting: average accuracies in [0, 1], one per seed}}; as many seeds per value.
+        xlabel: what the setting is, with its unit ("replayed samples per step").
+        log: a logarithmic axis; the values must then be > 0.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: no scores, different numbers of seeds, or an accuracy outside [0, 1].
+    """
+    if not scores or not all(scores.values()):
+        raise ConfigError("No scores to draw; expected {method: {value: scores}} with at least one of each.")
+    ax = _axes(ax, 8, _height(scores))
+    for name, points in scores.items():
+        if len({len(seeds) for seeds in points.values()}) != 1:
+            raise ConfigError(f"{name} has different numbers of seeds at different values; expected the same for all.")
+        x = np.array(sorted(points), dtype=float)
+        _curve(ax, name, x, np.stack([_percent(name, points[value]) for value in sorted(points)], axis=1), markers=True)
+    if log:
+        ax.set_xscale("log")
+    ticks = sorted({value for points in scores.values() for value in points})
+    if len(ticks) <= 12:
+        ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        ax.minorticks_off()
+    ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(-2, 102))
+    _legend(ax)
+    return _finish(ax, title)
+
+
+@theme()
 def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, ax: Axes | None = None) -> Figure:
     """Methods compared, best on top: the mean, an interval of ± SEM, and a pale dot for each seed.
 

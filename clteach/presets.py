@@ -28,6 +28,12 @@ class by(NamedTuple):
         return self.class_ if scenario == "class" else getattr(self, scenario)
 
 
+def chosen(values: Mapping[str, Any], scenario: str) -> dict[str, Any]:
+    """The values that hold in a scenario: `by` resolved, None left out."""
+    resolved = {k: v.get(scenario) if isinstance(v, by) else v for k, v in values.items()}
+    return {k: v for k, v in resolved.items() if v is not None}
+
+
 @dataclass(frozen=True)
 class Column:
     """The settings of one preset for one stream.
@@ -48,19 +54,29 @@ class Column:
 
     def settings(self, method: str, scenario: str) -> dict[str, Any]:
         """The settings of a method in a scenario, as far as this column names them."""
-        values = {**self.shared, **self.methods.get(method, {})}
-        chosen = {k: v.get(scenario) if isinstance(v, by) else v for k, v in values.items()}
-        return {k: v for k, v in chosen.items() if v is not None}
+        return chosen({**self.shared, **self.methods.get(method, {})}, scenario)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One line of description, the source, what is known to be missing, and a `Column` per stream."""
+    """One line of description, the source, a `Column` per stream, what is known to be missing, and rows the paper lacks."""
 
     summary: str
     source: str
     columns: Mapping[str, Column]
     notes: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """A row of a recorded table: a method, settings over those of the preset, arguments of the stream likewise.
+
+    A value written `by` depends on the scenario.
+    """
+
+    method: str
+    settings: Mapping[str, Any] = {}
+    stream: Mapping[str, Any] = {}
 
 
 def _split(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> Column:
@@ -92,6 +108,7 @@ _PERMUTED_2018 = Column(
         "ewc": {"lam": by(500.0, 500.0, 1.0)},
         "si": {"c": by(5.0, 5.0, 0.1)},
         "xdg": {"share": 0.55},
+        "si-xdg": {"c": 5.0, "share": 0.55},
         "generative-replay": {"targets": "hard"},
     },
 )
@@ -111,6 +128,7 @@ PRESETS: dict[str, Preset] = {
                     "online-ewc": {"lam": by(1e8, 1e8, 1e9), "gamma": by(0.8, 0.7, 0.8)},
                     "si": {"c": by(50.0, 500.0, 0.5)},
                     "xdg": {"share": 0.95},
+                    "si-xdg": {"c": 50.0, "share": 0.95},
                     "generative-replay": {"targets": "hard"},
                 },
                 "seen",
@@ -129,6 +147,7 @@ PRESETS: dict[str, Preset] = {
                     "online-ewc": {"lam": by(1e8, 1e8, 1e9), "gamma": by(0.8, 0.7, 0.8)},
                     "si": {"c": by(50.0, 500.0, 0.5)},
                     "xdg": {"share": 0.95},
+                    "si-xdg": {"c": 50.0, "share": 0.95},
                     "generative-replay": {"targets": "hard"},
                 },
                 "seen",
@@ -146,6 +165,7 @@ PRESETS: dict[str, Preset] = {
                     "online-ewc": {"gamma": 1.0},
                     "si": {"c": by(10.0, None, 0.1)},
                     "xdg": {"share": 0.9},
+                    "si-xdg": {"c": 10.0, "share": 0.9},
                     "generative-replay": {"targets": "hard"},
                     "brain-inspired-replay": {"gating": 0.8},
                 },
@@ -175,6 +195,7 @@ PRESETS: dict[str, Preset] = {
                     "ewc": {"lam": by(1e5, 1e10, 1e9)},
                     "si": {"c": by(10.0, 5e4, 5e3)},
                     "xdg": {"share": 0.9},
+                    "si-xdg": {"c": 10.0, "share": 0.9},
                     "lwf": {"weighting": "sum"},
                     "er": {"per_class": 100},
                     "a-gem": {"per_class": 100},
@@ -192,31 +213,34 @@ PRESETS: dict[str, Preset] = {
                     "ewc": {"lam": 100.0},
                     "si": {"c": 10.0},
                     "xdg": {"share": 0.6},
+                    "si-xdg": {"c": 10.0, "share": 0.6},
                     "lwf": {"weighting": "sum"},
                     "generative-replay": {"targets": "hard"},
                 },
             ),
         },
+        without=("DGR + distillation",),
     ),
 }
 
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
 
-ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "None": ("finetune", {}),
-    "Joint": ("joint", {}),
-    "XdG": ("xdg", {}),
-    "EWC": ("ewc", {}),
-    "online EWC": ("online-ewc", {}),
-    "SI": ("si", {}),
-    "LwF": ("lwf", {}),
-    "DGR": ("generative-replay", {"targets": "hard"}),
-    "DGR + distillation": ("generative-replay", {"targets": "soft"}),
-    "BI-R": ("brain-inspired-replay", {}),
-    "ER (100 / class)": ("er", {}),
-    "A-GEM": ("a-gem", {}),
+ROWS: dict[str, Row] = {
+    "None": Row("finetune"),
+    "Joint": Row("joint"),
+    "XdG": Row("xdg"),
+    "EWC": Row("ewc"),
+    "online EWC": Row("online-ewc"),
+    "SI": Row("si"),
+    "SI + XdG": Row("si-xdg"),
+    "LwF": Row("lwf"),
+    "DGR": Row("generative-replay", {"targets": "hard"}),
+    "DGR + distillation": Row("generative-replay", {"targets": "soft"}),
+    "BI-R": Row("brain-inspired-replay"),
+    "ER (100 / class)": Row("er"),
+    "A-GEM": Row("a-gem"),
 }
-"""The rows of the published tables: {name there: (method, settings over those of the preset)}."""
+"""The rows of the published tables, by their names there."""
 
 
 def default_preset(stream: str) -> str | None:

@@ -6,6 +6,7 @@ Everything goes to stderr, and nothing is shown where stderr is not a terminal (
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -65,7 +66,7 @@ def to_file(path: Path, every: float = 0.2) -> Report:
         path: the file, in a folder that exists.
         every: seconds between two writes (the last report is always written).
     """
-    written = 0.0
+    written = -math.inf  # the clock may have started a moment ago, with the machine
 
     def report(done: int, total: int, text: str) -> None:
         nonlocal written

@@ -198,7 +198,7 @@ def test_reproduce(clteach: Command, tmp_path: Path) -> None:
     assert f"deviation: 1 steps per task instead of {column('digits', 'split-digits').steps}" in said.out
     record = json.loads((tmp_path / "results" / "split_digits_shortened.json").read_text())
     rows = RECIPES["split-digits"].rows.values()
-    assert len(record["cells"]) == sum(len(METHODS[method].scenarios) for method, _ in rows if method in METHODS)
+    assert len(record["cells"]) == sum(len(METHODS[row.method].scenarios) for row in rows if row.method in METHODS)
 
 
 def test_sweep(clteach: Command, tmp_path: Path) -> None:

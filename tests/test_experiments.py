@@ -19,6 +19,7 @@ from clteach.experiments import compare, grid, reproduce, summarise
 from clteach.jobs import Job, run_jobs
 from clteach.learner import Classifier
 from clteach.methods import METHODS, register
+from clteach.presets import Row, by
 from clteach.training import Run, train
 
 TINY = Job("finetune", steps=3, batch=16, settings={"hidden": (8,)}, device="cpu")
@@ -248,7 +249,7 @@ def test_agreement_rule(mean: float, sem: float | None, paper: float, paper_sem:
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """split-digits with two quick rows and a published number."""
     recipe = experiments.RECIPES["split-digits"]
-    rows = {"None": ("finetune", {"hidden": (8,)}), "later": ("not-registered", {})}
+    rows = {"None": Row("finetune", {"hidden": (8,)}), "later": Row("not-registered")}
     monkeypatch.setitem(experiments.RECIPES, "split-digits", replace(recipe, rows=rows, paper_seeds=20))
     number = {"mean": 50.0, "sem": 1.0, "source": "a paper"}
     monkeypatch.setattr(experiments, "published", lambda *where: number if where[-1] == "class" else None)
@@ -303,6 +304,43 @@ def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     lines = results.markdown(str(path)).splitlines()
     assert lines[0] == "| method | scenario | ours | published | difference | verdict |"
     assert "| 50.0 ± 1.0 |" in lines[-1] and "| – |" in lines[2]
+    agreeing = int(record["cells"][2]["verdict"] == "agrees")
+    assert f"{agreeing} of 1 published cells agree" in results.report(str(path))
+    assert results.scores(str(path), "class") == {"None": record["cells"][2]["average_accuracy"]["seeds"]}
+    with pytest.raises(ConfigError, match="unknown scenario 'None'"):
+        results.scores(str(path))
+
+
+def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {
+        "2": Row("finetune", {"hidden": by(None, (8,), (9,))}, {"tasks": 2}),
+        "5": Row("ewc", {"hidden": (8,), "lam": by(None, 1.0, 2.0)}),
+        "gone": Row("joint"),
+    }
+    recipe = replace(
+        experiments.RECIPES["split-digits"],
+        rows=rows,
+        scenarios=("domain", "class"),
+        steps=2,
+        axis="tasks",
+        deviations=("short",),
+    )
+    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
+    digits = experiments.presets.PRESETS["digits"]
+    monkeypatch.setitem(experiments.presets.PRESETS, "digits", replace(digits, without=("gone",)))
+    record = json.loads(reproduce("split-digits", tmp_path, seeds=1, device="cpu", n_jobs=1).read_text())
+    assert [(cell["row"], cell["scenario"]) for cell in record["cells"]] == [
+        ("2", "domain"),
+        ("2", "class"),
+        ("5", "domain"),
+        ("5", "class"),
+    ]
+    assert [len(cell["accuracy_matrix"]) for cell in record["cells"]] == [2, 2, 5, 5]
+    assert [cell["settings"]["hidden"] for cell in record["cells"]] == [[8], [9], [8], [8]]
+    assert [cell["settings"]["lam"] for cell in record["cells"][2:]] == [1.0, 2.0]
+    assert record["axis"] == "tasks" and record["steps"] == 2 and "short" in record["deviations"]
 
 
 def test_unknown_recipes_and_presets_are_refused(tmp_path: Path) -> None:
@@ -319,7 +357,11 @@ def test_records_of_the_package_can_be_read() -> None:
     for name in results.names():
         record = results.load(name)
         assert len(results.table(name)) == len(record["cells"])
-        assert not record["shortened"], f"{name}: a shortened run is no record"
+        assert record["shortened"] == name.endswith("_shortened"), f"{name}: a shortened run must be called so"
+        assert "-dirty" not in (record["commit"] or "-dirty"), f"{name} was recorded from changed files"
+        report = results.report(name)
+        assert results.markdown(name) in report and record["command"] in report
+        assert all(deviation in report for deviation in record["deviations"])
     with pytest.raises(ConfigError, match="unknown record"):
         results.load("no-such-record")
 
@@ -331,7 +373,7 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
 
 
 def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {name: (name, {"hidden": (8,)}) for name in ("finetune", "ewc")}
+    rows = {name: Row(name, {"hidden": (8,)}) for name in ("finetune", "ewc")}
     recipe = replace(experiments.RECIPES["split-digits"], rows=rows)
     monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
     path = reproduce("split-digits", tmp_path, iters=1, seeds=2, device="cpu", n_jobs=1)

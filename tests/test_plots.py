@@ -62,6 +62,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     ),
     "pca": lambda: plots.latent_scatter(codes(5), torch.arange(40) % 10, title="T"),
     "tsne": lambda: plots.latent_scatter(codes(5), torch.arange(40) % 10, method="tsne", title="T"),
+    "against": lambda: plots.accuracy_against(
+        {"er": {2**k: [0.1 * k, 0.11 * k] for k in range(9)}}, "replayed samples per step", title="T"
+    ),
     "losses": lambda: plots.losses({"classification": torch.arange(50), "KL divergence": torch.ones(50)}, title="T"),
 }
 
@@ -299,3 +302,20 @@ def test_accuracy_bars_leave_room_for_tasks_to_come() -> None:
     assert mpl.colors.same_color(ax.patches[0].get_facecolor(), plots.color("finetune"))
     centres = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
     assert np.isclose((centres[0] + centres[2]) / 2, 1), "the bars of a task stand around its number"
+
+
+def test_accuracy_against_a_setting() -> None:
+    scores = {
+        "er": {100: [0.9, 0.92], 1: [0.5, 0.7], 10: [0.8, 0.8]},
+        "generative-replay": {1: [0.4, 0.4], 10: [0.5, 0.7], 100: [0.6, 0.6]},
+    }
+    ax = plots.accuracy_against(scores, "samples per step").axes[0]
+    line, other = ax.lines
+    assert list(line.get_xdata()) == [1, 10, 100] and list(line.get_ydata()) == pytest.approx([60, 80, 91])
+    assert line.get_color() == plots.color("er") and len(other.get_xdata()) == 3
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "10", "100"] and ax.get_xscale() == "log"
+    assert ax.get_xlabel() == "samples per step"
+    with pytest.raises(ConfigError, match="different numbers of seeds"):
+        plots.accuracy_against({"er": {1: [0.5], 2: [0.5, 0.6]}}, "samples")
+    with pytest.raises(ConfigError, match="No scores"):
+        plots.accuracy_against({"er": {}}, "samples")

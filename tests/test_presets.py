@@ -7,7 +7,7 @@ import pytest
 from clteach import presets
 from clteach.errors import ConfigError
 from clteach.methods import METHODS, configure
-from clteach.presets import PRESETS, ROWS, by, column, default_preset
+from clteach.presets import PRESETS, ROWS, Row, by, column, default_preset
 from clteach.results import _published, published
 from clteach.streams import SCENARIOS
 
@@ -86,9 +86,10 @@ def test_published_numbers() -> None:
 
 
 def test_rows_are_methods_with_real_settings() -> None:
-    for method, settings in ROWS.values():
-        if method in METHODS:
-            configure(METHODS[method], settings)
-    assert ROWS["DGR"] == ("generative-replay", {"targets": "hard"})
-    assert ROWS["DGR + distillation"] == ("generative-replay", {"targets": "soft"})
+    for row in ROWS.values():
+        if row.method in METHODS:
+            configure(METHODS[row.method], dict(row.settings))
+    assert ROWS["DGR"] == Row("generative-replay", {"targets": "hard"})
+    assert ROWS["DGR + distillation"] == Row("generative-replay", {"targets": "soft"})
+    assert all(name in ROWS for preset in PRESETS.values() for name in preset.without)
     assert presets.column("2018", "split-mnist").settings("generative-replay", "class")["targets"] == "hard"

@@ -132,6 +132,43 @@ def readme_table(name: str = "split-digits") -> str:
     return f"{markdown(name)}\n{caption}\n"
 
 
+def report(name: str) -> str:
+    """A record as Markdown for a chapter: the table, how it came about, and where it leaves the paper's path."""
+    record = load(name)
+    verdicts = [cell["verdict"] for cell in record["cells"]]
+    judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
+    n, device = len(record["seeds"]), record["device"]
+    parts = [
+        markdown(name),
+        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* Average accuracy over all tasks after the last one, in "
+        f"percent, mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}. Settings: {record['preset_source']}. "
+        f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} steps per task, "
+        f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {record['training_seconds'] / 3600:.1f} hours of training.",
+    ]
+    if record["shortened"]:
+        parts.append("**A shortened run**: fewer steps or seeds than the paper's, so no verdict is given.")
+    elif judged:
+        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree by the rule of `compare`.")
+    if record["deviations"]:
+        parts.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
+    """{row: average accuracies in [0, 1], one per seed} of a record, in one scenario (default: the record's only one).
+
+    Raises:
+        ConfigError: the record has several scenarios and none is named, or has not the one that is.
+    """
+    cells = load(name)["cells"]
+    present = list(dict.fromkeys(cell["scenario"] for cell in cells))
+    if scenario is None and len(present) == 1:
+        scenario = present[0]
+    if scenario not in present:
+        raise unknown("scenario", str(scenario), present)
+    return {cell["row"]: cell["average_accuracy"]["seeds"] for cell in cells if cell["scenario"] == scenario}
+
+
 def stamp(text: str) -> str:
     """`text` with every ``<!-- table: NAME -->`` ... ``<!-- end of table -->`` filled from the records."""
     pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)"
