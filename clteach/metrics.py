@@ -64,8 +64,7 @@ def check_matrix(R: Tensor, name: str = "R", measure: str = "accuracy") -> Tenso
     if len(bad := (R.isnan() & torch.ones_like(R).tril().bool()).nonzero()):
         t, i = bad[0].tolist()
         raise ConfigError(f"{name}[{t}, {i}] is NaN; expected an accuracy for every task learned so far (i <= t).")
-    upper = MEASURES[measure].upper
-    if len(bad := ((R < 0) | (R > upper)).nonzero()):
+    if len(bad := ((R < 0) | R.gt(MEASURES[measure].upper)).nonzero()):
         t, i = bad[0].tolist()
         expected = "a share in [0, 1] (divide percentages by 100)" if measure == "accuracy" else "a score ≥ 0"
         raise ConfigError(f"{name}[{t}, {i}] is {R[t, i]:g}; expected {expected}.")
