@@ -98,7 +98,7 @@ def binary_sample(logits: Tensor, noise: Tensor, temperature: Tensor, hard_below
     # b = 2 σ((l + g) / τ) - 1
     soft = 2 * torch.sigmoid((logits + noise) / temperature) - 1
     hard = torch.where(soft > 0, 1.0, -1.0)
-    return torch.where(temperature < hard_below, hard + soft - soft.detach(), soft)
+    return torch.where(temperature < hard_below, hard + (soft - soft.detach()), soft)
 
 
 def controlled_forgetting(
