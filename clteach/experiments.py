@@ -81,6 +81,7 @@ class Recipe:
         steps: steps per task; None: the preset's.
         axis: what the rows vary, where their names are numbers ("replayed samples per step"); None: a plain table.
         deviations: where the recipe itself leaves the paper's path.
+        evaluate_on: "test", or "valid": the held-out part of the training data, where the paper judges on one.
     """
 
     summary: str
@@ -93,6 +94,7 @@ class Recipe:
     steps: int | None = None
     axis: str | None = None
     deviations: tuple[str, ...] = ()
+    evaluate_on: str = "test"
 
 
 RECIPES: dict[str, Recipe] = {
@@ -115,6 +117,26 @@ RECIPES: dict[str, Recipe] = {
         ("2019", "2022", "2018"),
         presets.ROWS,
         paper_seeds=20,
+    ),
+    "multiband-split-digits": Recipe(
+        "generators on the bundled digits, in minutes",
+        "split-digits",
+        ("digits",),
+        presets.GENERATORS,
+    ),
+    "multiband-split-mnist": Recipe(
+        "generators on split MNIST (5 tasks), at the settings of Multiband VAE",
+        "split-mnist",
+        ("multiband",),
+        presets.GENERATORS,
+        evaluate_on="valid",
+    ),
+    "multiband-dirichlet-mnist": Recipe(
+        "generators on MNIST dealt out to 10 tasks by Dirichlet shares (α = 1), at the settings of Multiband VAE",
+        "dirichlet-mnist",
+        ("multiband",),
+        {**presets.GENERATORS, "Multiband VAE, γ = 1": Row("multiband-vae", {"gamma": 1.0})},
+        evaluate_on="valid",
     ),
 }
 
@@ -170,7 +192,7 @@ def reproduce(
                 settings = fitting(row.method, {**column.settings(row.method, scenario), **own})
                 stream = {**column.stream, **presets.chosen(row.stream, scenario)}
                 job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
-                cells.append((name_of_row, job))
+                cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
     started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
@@ -185,8 +207,8 @@ def reproduce(
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
         cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
-        ours = summary[f"average_{METHODS[job.method].measure}"]
-        table.append({**cell, **compare(ours, paper, withheld=shortened)})
+        measure = METHODS[job.method].measure
+        table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
     options = ["--preset", preset] if len(recipe.presets) > 1 else []
     options += [] if seeds is None else ["--seeds", str(seeds)]
     options += [] if iters is None else ["--iters", str(iters)]
@@ -204,6 +226,7 @@ def reproduce(
         "batch": column.batch,
         "axis": recipe.axis,
         "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
+        **({} if recipe.evaluate_on == "test" else {"evaluate_on": recipe.evaluate_on}),
         "training_seconds": sum(result["seconds"] for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.
         "wall_seconds": None if any(result["read_back"] for result in results) else wall,
@@ -217,19 +240,25 @@ def reproduce(
     return write_json(Path(out) / f"{file.replace('-', '_')}.json", record)
 
 
-def compare(ours: Mapping[str, Any], paper: Mapping[str, Any] | None, withheld: bool = False) -> dict[str, Any]:
+def compare(
+    ours: Mapping[str, Any], paper: Mapping[str, Any] | None, withheld: bool = False, measure: str = "accuracy"
+) -> dict[str, Any]:
     """Does our number agree with the published one? In percentage points.
 
     It agrees when |ours - published| ≤ max(0.5, 2.5 √(SEM² + SEM_published²)), or, where no SEM is published, when it is
-    within max(1.5, 2.5 SEM).
+    within max(1.5, 2.5 SEM). FIDs are shown, not judged: they were taken in the features of another network.
 
     Args:
         ours: mean and sem as shares of 1 (sem None: one seed, counted as 0).
         paper: mean and sem (or None) in percent; None: not published.
         withheld: give no verdict (a shortened run).
+        measure: what is compared, one of `metrics.MEASURES`.
     """
     if paper is None:
         return {"published": None, "difference": None, "tolerance": None, "verdict": "not published"}
+    if measure == "fid":
+        difference = ours["mean"] - paper["mean"]
+        return {"published": dict(paper), "difference": difference, "tolerance": None, "verdict": "other features"}
     difference = 100 * ours["mean"] - paper["mean"]
     sem = 100 * (ours["sem"] or 0.0)
     tolerance = max(1.5, 2.5 * sem) if paper["sem"] is None else max(0.5, 2.5 * math.hypot(sem, paper["sem"]))
