@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.generation import feature_classifier, features, frechet_distance
+from clteach.generation import feature_classifier, features, frechet_distance, quality
 from clteach.nets import LeNet, mlp
 from clteach.seeding import generator, seeded
 from clteach.streams import Batch, Data, Spec, Stream
@@ -370,10 +370,17 @@ class PureGenerator(Generator):
     @torch.no_grad()
     def evaluate(self, t: int, data: Data) -> float:
         """FID ≥ 0 between the data of task t and as many samples of that task; always from the same random numbers."""
-        rng = generator(self.seed, "evaluate", t, device=data.device)
         real = torch.cat([self.features(batch.x) for batch in data.batches()])
-        dreamed = self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
-        return frechet_distance(real, self.features(dreamed))
+        return frechet_distance(real, self.features(self.judged(t, data)))
+
+    def quality(self, t: int, data: Data) -> dict[str, float]:
+        """All measures of `clteach.generation.quality` on data of task t, of the same samples as in `evaluate`."""
+        return quality(self.judge, torch.cat([batch.x for batch in data.batches()]), self.judged(t, data))
+
+    def judged(self, t: int, data: Data) -> Tensor:
+        """(N, *shape) samples of task t, as many as there are data."""
+        rng = generator(self.seed, "evaluate", t, device=data.device)
+        return self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
 
     @torch.no_grad()
     def sample(

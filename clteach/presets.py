@@ -97,7 +97,7 @@ _DIGITS = Column(
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
         **{
-            name: {"hidden": (128, 64), "decoder_hidden": (64, 128)}
+            name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
             for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")
         },
     },
