@@ -7,6 +7,8 @@ from torch import Tensor
 
 from clteach.exercises.core import Cases, Exercise, Mistake, choice
 
+TITLE = "Start here"
+
 
 def predict() -> str:
     """Your guess, one letter."""
@@ -81,8 +83,10 @@ EXERCISES = (
     choice(
         "00.predict",
         "Predict, then run: the task is known",
-        "Fine-tuning in Class-IL ended with one task known and the others at zero. Now the same network learns the same "
-        'stream in the scenario `"task"`: at test time it is told which pair of digits an image belongs to. What is its '
+        "Fine-tuning in Class-IL ended with one task known and the others at zero. Now the same network learns the "
+        "same "
+        'stream in the scenario `"task"`: at test time it is told which pair of digits an image belongs to. What is '
+        "its "
         "average accuracy after the last task? Write your guess down, check it, then change one word in the cell that "
         "makes the stream and run it.",
         {
@@ -107,24 +111,28 @@ EXERCISES = (
             ),
         },
         predict,
-        "In the recorded table fine-tuning in Task-IL stands far above Class-IL and below joint training. The output units "
+        "In the recorded table fine-tuning in Task-IL stands far above Class-IL and below joint training. The "
+        "output units "
         "of different tasks no longer compete, but the hidden layers still drift.",
     ),
     choice(
         "00.predict_dreams",
         "Predict, then run: how few dreams?",
-        "Give generative replay a tenth of its training steps, classifier and generator alike. The small digits are so easy "
+        "Give generative replay a tenth of its training steps, classifier and generator alike. The small digits are "
+        "so easy "
         "that the classifier still learns each pair. What becomes worse? Guess, check, then run it with "
         "`steps=by_size(100, 200)` and look at the accuracy matrix.",
         {
             "a": (
                 "The diagonal: each new task is learned less well. What is below it stays.",
-                "The classifier needs few steps for two digits. Who needs many? Think of what a blurred dream is worth.",
+                "The classifier needs few steps for two digits. Who needs many? Think of what a blurred dream is "
+                "worth.",
             ),
             "b": ("What is below the diagonal: old tasks are kept less well.", ""),
             "c": (
                 "Both alike.",
-                "They depend on different networks: the diagonal on the classifier alone, what is below it on the generator too.",
+                "They depend on different networks: the diagonal on the classifier alone, what is below it on the "
+                "generator too.",
             ),
             "d": (
                 "Nothing: the dreams need not be sharp.",
@@ -143,7 +151,8 @@ EXERCISES = (
         "00.average_accuracy",
         "One number for a matrix",
         1,
-        "Write the average accuracy $A = \\frac1T \\sum_i R_{T,i}$ as a function of the accuracy matrix `R` (T, T), whose row $t$ "
+        "Write the average accuracy $A = \\frac1T \\sum_i R_{T,i}$ as a function of the accuracy matrix `R` (T, T), "
+        "whose row $t$ "
         "holds the accuracies after task $t$. Accuracies on tasks that were not learned yet are NaN.",
         average_accuracy,
         _matrices,
@@ -151,17 +160,20 @@ EXERCISES = (
             Mistake(
                 "all entries",
                 lambda R: float(R.mean()),
-                "The mean of the whole matrix meets the NaN of tasks not learned yet. Which row is the end of the stream?",
+                "The mean of the whole matrix meets the NaN of tasks not learned yet. Which row is the end of the "
+                "stream?",
             ),
             Mistake(
                 "lower triangle",
                 lambda R: float(R[~R.isnan()].mean()),
-                "That is the average over the whole history. Only the moment after the last task is asked for: one row.",
+                "That is the average over the whole history. Only the moment after the last task is asked for: one "
+                "row.",
             ),
             Mistake(
                 "diagonal",
                 lambda R: float(R.diagonal().mean()),
-                "The diagonal is each task right after it was learned (the *learning accuracy*): no forgetting is in it.",
+                "The diagonal is each task right after it was learned (the *learning accuracy*): no forgetting is "
+                "in it.",
             ),
             Mistake(
                 "last column",
@@ -180,7 +192,8 @@ EXERCISES = (
         "00.forgetting",
         "How far each task has fallen",
         2,
-        "Write the forgetting $F = \\frac{1}{T-1} \\sum_{i<T} \\big( \\max_{i \\le t < T} R_{t,i} - R_{T,i} \\big)$. The best accuracy of task "
+        "Write the forgetting $F = \\frac{1}{T-1} \\sum_{i<T} \\big( \\max_{i \\le t < T} R_{t,i} - R_{T,i} "
+        "\\big)$. The best accuracy of task "
         "$i$ is taken over the times from when it was learned to the last task *but one*; the last task is left out.",
         forgetting,
         _matrices,
@@ -205,7 +218,8 @@ EXERCISES = (
             Mistake(
                 "NaN above the diagonal",
                 lambda R: float((R[:-1].amax(0) - R[-1])[:-1].mean()),
-                "The column of task i is NaN before the task was learned, and a maximum with NaN is NaN. Start at t = i.",
+                "The column of task i is NaN before the task was learned, and a maximum with NaN is NaN. Start at t "
+                "= i.",
             ),
             Mistake(
                 "sign",
@@ -219,16 +233,15 @@ EXERCISES = (
         "00.split",
         "Cut a stream by hand",
         2,
-        "A stream is nothing but row numbers. Given the class of every sample, return for each task the rows of its samples: "
+        "A stream is nothing but row numbers. Given the class of every sample, return for each task the rows of its "
+        "samples: "
         "task 0 has the classes $0, …, k-1$ with $k$ = `per_task`, task 1 the next $k$, and so on.",
         split,
         _labels,
         (
             Mistake(
                 "equal chunks",
-                lambda labels, per_task: list(
-                    torch.arange(len(labels)).chunk((int(labels.max()) + 1) // per_task)
-                ),
+                lambda labels, per_task: list(torch.arange(len(labels)).chunk((int(labels.max()) + 1) // per_task)),
                 "The samples are cut in the order in which they lie, so every task has some of every class. "
                 "Cut by *class*: choose the rows whose label belongs to the task.",
             ),
@@ -237,7 +250,8 @@ EXERCISES = (
                 lambda labels, per_task: [
                     labels // per_task == task for task in range((int(labels.max()) + 1) // per_task)
                 ],
-                "These are masks with one True or False per sample. Turn each into row numbers: mask.nonzero().flatten().",
+                "These are masks with one True or False per sample. Turn each into row numbers: "
+                "mask.nonzero().flatten().",
             ),
             Mistake(
                 "labels",

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
+TITLE = "Forgetting"
+
 
 def predict() -> str:
     """Your guess, one letter."""
@@ -132,13 +134,16 @@ EXERCISES = (
     choice(
         "01.predict",
         "Predict, then run: hold tighter",
-        "EWC in Class-IL ends like fine-tuning: the newest task is known, the others are at zero. Now raise its strength "
-        "$\\lambda$, step by step, to ten thousand times the value in the preset. What happens to the average accuracy over "
+        "EWC in Class-IL ends like fine-tuning: the newest task is known, the others are at zero. Now raise its "
+        "strength "
+        "$\\lambda$, step by step, to ten thousand times the value in the preset. What happens to the average "
+        "accuracy over "
         "all tasks? Guess, check, then move the slider of the explorer to Class-IL.",
         {
             "a": (
                 "It rises and ends near joint training: at last the old tasks are held.",
-                "The springs can hold the old answers. Which comparison would still be missing between old and new classes?",
+                "The springs can hold the old answers. Which comparison would still be missing between old and new "
+                "classes?",
             ),
             "b": (
                 "It rises to about that of experience replay.",
@@ -155,14 +160,16 @@ EXERCISES = (
             ),
         },
         predict,
-        "No strength brings in a contrast that the loss does not contain: to tell an old class from a new one, some step of "
+        "No strength brings in a contrast that the loss does not contain: to tell an old class from a new one, some "
+        "step of "
         "training must compare them.",
     ),
     Exercise(
         "01.active",
         "Who competes with whom",
         2,
-        "The three scenarios in one function: write `spec.active` for one sample. Every task has two classes; in Class-IL the "
+        "The three scenarios in one function: write `spec.active` for one sample. Every task has two classes; in "
+        "Class-IL the "
         "classes of the tasks *seen so far* compete.",
         active,
         _situations,
@@ -179,12 +186,16 @@ EXERCISES = (
             ),
             Mistake(
                 "task's own units in Class-IL",
-                lambda scenario, task, seen, n_tasks: active("task" if scenario == "class" else scenario, task, seen, n_tasks),
+                lambda scenario, task, seen, n_tasks: active(
+                    "task" if scenario == "class" else scenario, task, seen, n_tasks
+                ),
                 "In Class-IL nobody says which task the image is from, so its own two units are not enough.",
             ),
             Mistake(
                 "all seen units in Task-IL",
-                lambda scenario, task, seen, n_tasks: active("class" if scenario == "task" else scenario, task, seen, n_tasks),
+                lambda scenario, task, seen, n_tasks: active(
+                    "class" if scenario == "task" else scenario, task, seen, n_tasks
+                ),
                 "In Task-IL the task is known: units of other tasks must not compete, seen or not.",
             ),
             Mistake(
@@ -196,7 +207,9 @@ EXERCISES = (
             ),
             Mistake(
                 "Domain-IL with many units",
-                lambda scenario, task, seen, n_tasks: active("task" if scenario == "domain" else scenario, task, seen, n_tasks),
+                lambda scenario, task, seen, n_tasks: active(
+                    "task" if scenario == "domain" else scenario, task, seen, n_tasks
+                ),
                 "Domain-IL has two output units in all, shared by every task.",
             ),
         ),
@@ -207,18 +220,22 @@ EXERCISES = (
         "Bug hunt: the square and the mean",
         2,
         "You have the gradient of every sample's log-probability. Write the diagonal of the Fisher information, "
-        "$F_i = \\frac1N \\sum_n g_{n,i}^2$. (The common bug squares the gradient of the batch: you met it in this chapter.)",
+        "$F_i = \\frac1N \\sum_n g_{n,i}^2$. (The common bug squares the gradient of the batch: you met it in this "
+        "chapter.)",
         fisher,
         _gradients,
         (
             Mistake(
                 "batch-mean gradient",
                 lambda gradients: gradients.mean(0).square(),
-                "First mean, then square: this is the bug. Gradients of opposite sign cancel in the mean, and the springs "
+                "First mean, then square: this is the bug. Gradients of opposite sign cancel in the mean, and the "
+                "springs "
                 "become too weak. Square each sample's gradient, then average.",
             ),
             Mistake(
-                "sum", lambda gradients: gradients.square().sum(0), "A sum over the samples grows with N: take the mean."
+                "sum",
+                lambda gradients: gradients.square().sum(0),
+                "A sum over the samples grows with N: take the mean.",
             ),
             Mistake(
                 "no square",
@@ -233,7 +250,8 @@ EXERCISES = (
             Mistake(
                 "wrong dimension",
                 lambda gradients: gradients.square().mean(1),
-                "Averaged over the weights. One number per weight is asked for: average over the samples (dimension 0).",
+                "Averaged over the weights. One number per weight is asked for: average over the samples (dimension "
+                "0).",
             ),
         ),
         "The square stands inside the sum over samples.",
@@ -243,7 +261,8 @@ EXERCISES = (
         "Fast and exact: one matrix product",
         3,
         "For one sample the gradient of a linear layer's weight is $\\delta a^\\top$. Write the Fisher information "
-        "$\\frac1N \\sum_n (\\delta_n a_n^\\top)^2$ (the square is element by element) as *one* matrix product, with no loop and "
+        "$\\frac1N \\sum_n (\\delta_n a_n^\\top)^2$ (the square is element by element) as *one* matrix product, "
+        "with no loop and "
         "no tensor of shape (N, n_out, n_in).",
         fisher_linear,
         _layers,
@@ -251,13 +270,15 @@ EXERCISES = (
             Mistake(
                 "squared product",
                 lambda a, delta: (delta.T @ a / len(a)).square(),
-                "This squares the gradient of the batch mean. Each sample's outer product must be squared before the sum: "
+                "This squares the gradient of the batch mean. Each sample's outer product must be squared before "
+                "the sum: "
                 "$(\\delta_i a_j)^2 = \\delta_i^2 a_j^2$.",
             ),
             Mistake(
                 "sum squared, divided once",
                 lambda a, delta: (delta.T @ a).square() / len(a),
-                "The square stands outside the sum over samples. Use $(\\delta_i a_j)^2 = \\delta_i^2 a_j^2$ before you sum.",
+                "The square stands outside the sum over samples. Use $(\\delta_i a_j)^2 = \\delta_i^2 a_j^2$ before "
+                "you sum.",
             ),
             Mistake(
                 "transposed",
@@ -281,8 +302,10 @@ EXERCISES = (
         "01.importance",
         "The path integral of SI",
         2,
-        "From a recorded run of one task compute SI's importance: $\\omega = -\\sum_s g_s \\Delta\\theta_s$ with $g$ the gradient of the "
-        "**task's loss alone** (the choice of the original paper), divided by $(\\theta^{end} - \\theta^{start})^2 + \\varepsilon$.",
+        "From a recorded run of one task compute SI's importance: $\\omega = -\\sum_s g_s \\Delta\\theta_s$ with "
+        "$g$ the gradient of the "
+        "**task's loss alone** (the choice of the original paper), divided by $(\\theta^{end} - \\theta^{start})^2 "
+        "+ \\varepsilon$.",
         importance,
         _paths,
         (
@@ -296,8 +319,8 @@ EXERCISES = (
             ),
             Mistake(
                 "sign",
-                lambda task_gradients, penalty_gradients, thetas, epsilon: -importance(
-                    task_gradients, penalty_gradients, thetas, epsilon
+                lambda task_gradients, penalty_gradients, thetas, epsilon: (
+                    -importance(task_gradients, penalty_gradients, thetas, epsilon)
                 ),
                 "The sign is reversed: a step against the gradient lowers the loss, so it must count as positive.",
             ),
@@ -332,13 +355,15 @@ EXERCISES = (
                 "the sum of the products is not the product of the sums.",
             ),
         ),
-        "`thetas.diff(dim=0)` holds the move of every step. Multiply with the gradient of that step, sum, change the sign.",
+        "`thetas.diff(dim=0)` holds the move of every step. Multiply with the gradient of that step, sum, change "
+        "the sign.",
     ),
     Exercise(
         "01.distillation",
         "Keep the answers",
         2,
-        "Write LwF's distillation loss, $-T^2 \\sum_c p^{old}_c(T) \\log p_c(T)$, averaged over the samples. Very sure models "
+        "Write LwF's distillation loss, $-T^2 \\sum_c p^{old}_c(T) \\log p_c(T)$, averaged over the samples. Very "
+        "sure models "
         "must not give infinity or NaN.",
         distillation,
         _logits,
@@ -353,7 +378,8 @@ EXERCISES = (
                 lambda logits, old_logits, T: (
                     -(T**2) * (F.softmax(old_logits / T, 1) * F.log_softmax(logits, 1)).sum(1).mean()
                 ),
-                "Only the old answers are softened. Both models run at temperature T, or their best match would be no match.",
+                "Only the old answers are softened. Both models run at temperature T, or their best match would be "
+                "no match.",
             ),
             Mistake(
                 "roles swapped",
@@ -363,14 +389,16 @@ EXERCISES = (
             Mistake(
                 "hard targets",
                 lambda logits, old_logits, T: F.cross_entropy(logits, old_logits.argmax(1)),
-                "These are hard targets: only the old model's first choice. The soft ones also say what else it might be.",
+                "These are hard targets: only the old model's first choice. The soft ones also say what else it "
+                "might be.",
             ),
             Mistake(
                 "KL divergence",
                 lambda logits, old_logits, T: (
                     T**2 * F.kl_div(F.log_softmax(logits / T, 1), F.softmax(old_logits / T, 1), reduction="batchmean")
                 ),
-                "This is the KL divergence: the cross-entropy minus the old model's own entropy. It has the same gradient, "
+                "This is the KL divergence: the cross-entropy minus the old model's own entropy. It has the same "
+                "gradient, "
                 "but another value; the formula asks for the cross-entropy.",
             ),
             Mistake(
@@ -378,7 +406,8 @@ EXERCISES = (
                 lambda logits, old_logits, T: (
                     -(T**2) * (F.softmax(old_logits / T, 1) * F.softmax(logits / T, 1).log()).sum(1).mean()
                 ),
-                "log(softmax(x)) is -∞ where the probability rounds to 0. `F.log_softmax` computes both together, safely.",
+                "log(softmax(x)) is -∞ where the probability rounds to 0. `F.log_softmax` computes both together, "
+                "safely.",
             ),
         ),
         "Soften both sets of logits by T, then cross-entropy with the old probabilities, times T².",

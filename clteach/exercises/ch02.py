@@ -9,6 +9,8 @@ from torch import Tensor
 
 from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
+TITLE = "Latent space"
+
 
 def predict() -> str:
     """Your guess, one letter."""
@@ -44,7 +46,8 @@ def loss(reconstruction: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Ten
 
 
 def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by comparing values, not by its code."""
+    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by comparing values, not "
+    "by its code."""
     ### BEGIN SOLUTION
     rng = torch.Generator().manual_seed(0)
     mean, logvar = torch.randn(8, 3, generator=rng), torch.randn(8, 3, generator=rng)
@@ -56,7 +59,8 @@ def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 
 def traverse(z: Tensor, dimension: int, values: Tensor) -> Tensor:
-    """(V, n) copies of one latent z (n,): in copy k, the number at `dimension` is values[k], the others are as in z."""
+    """(V, n) copies of one latent z (n,): in copy k, the number at `dimension` is values[k], the others are as in "
+    "z."""
     ### BEGIN SOLUTION
     rows = z.repeat(len(values), 1)
     rows[:, dimension] = values
@@ -78,7 +82,9 @@ def _kl_cases(rng: torch.Generator) -> Cases:
 
 
 def _samples(rng: torch.Generator) -> Cases:
-    return {name: (mean, logvar, torch.randn(mean.shape, generator=rng)) for name, (mean, logvar) in _clouds(rng).items()}
+    return {
+        name: (mean, logvar, torch.randn(mean.shape, generator=rng)) for name, (mean, logvar) in _clouds(rng).items()
+    }
 
 
 def _images(rng: torch.Generator) -> Cases:
@@ -87,7 +93,10 @@ def _images(rng: torch.Generator) -> Cases:
         x = torch.rand(len(mean), 12, generator=rng)
         cases[name] = (torch.rand(len(mean), 12, generator=rng), x, mean, logvar)
     perfect = torch.rand(4, 12, generator=rng)
-    return {**cases, "perfect pictures, clouds at the prior": (perfect, perfect.clone(), torch.zeros(4, 2), torch.zeros(4, 2))}
+    return {
+        **cases,
+        "perfect pictures, clouds at the prior": (perfect, perfect.clone(), torch.zeros(4, 2), torch.zeros(4, 2)),
+    }
 
 
 def _walks(rng: torch.Generator) -> Cases:
@@ -136,7 +145,8 @@ EXERCISES = (
     choice(
         "02.predict",
         "Predict, then run: a higher price",
-        "In $\\mathcal{L}_\\beta$ the KL term has the weight $\\beta$. Train once with $\\beta = 0.3$ and once with $\\beta = 3$. What changes? "
+        "In $\\mathcal{L}_\\beta$ the KL term has the weight $\\beta$. Train once with $\\beta = 0.3$ and once with "
+        "$\\beta = 3$. What changes? "
         "Guess, check, then look at the curve of rate against error.",
         {
             "a": ("With β = 3 the code carries fewer bits and the reconstructions are worse.", ""),
@@ -150,11 +160,13 @@ EXERCISES = (
             ),
             "d": (
                 "The code carries as many bits either way; only the value of the loss changes.",
-                "If both terms had the same weight that would be so. Here one of them becomes dearer against the other.",
+                "If both terms had the same weight that would be so. Here one of them becomes dearer against the "
+                "other.",
             ),
             "e": (
                 "With β = 3 the code carries more bits, but the reconstructions are worse.",
-                "The KL term *is* the number of bits (in nats). It has become more expensive: does one then buy more of it?",
+                "The KL term *is* the number of bits (in nats). It has become more expensive: does one then buy "
+                "more of it?",
             ),
         },
         predict,
@@ -164,7 +176,8 @@ EXERCISES = (
         "02.traverse",
         "Walk along one axis",
         1,
-        "For a latent traversal one takes the code of one image and changes *one* of its numbers. Write the table of codes that "
+        "For a latent traversal one takes the code of one image and changes *one* of its numbers. Write the table "
+        "of codes that "
         "is decoded: one row per value.",
         traverse,
         _walks,
@@ -172,7 +185,8 @@ EXERCISES = (
             Mistake(
                 "added",
                 lambda z, dimension, values: traverse(z, dimension, z[dimension] + values),
-                "The values are added to the number. They are to replace it: column `dimension` of the result is `values`.",
+                "The values are added to the number. They are to replace it: column `dimension` of the result is "
+                "`values`.",
             ),
             Mistake(
                 "all dimensions",
@@ -203,7 +217,8 @@ EXERCISES = (
         "02.reparameterise",
         "Move the chance out of the way",
         2,
-        "Write the reparameterisation trick: $z = \\mu + \\sigma \\varepsilon$, given the **logarithm of the variance**. The gradient by "
+        "Write the reparameterisation trick: $z = \\mu + \\sigma \\varepsilon$, given the **logarithm of the "
+        "variance**. The gradient by "
         "$\\mu$ is checked too.",
         reparameterise,
         _samples,
@@ -211,7 +226,8 @@ EXERCISES = (
             Mistake(
                 "variance for standard deviation",
                 lambda mean, logvar, eps: mean + logvar.exp() * eps,
-                "exp(logvar) is the variance σ². The noise is stretched by the standard deviation, its square root: exp(½ logvar).",
+                "exp(logvar) is the variance σ². The noise is stretched by the standard deviation, its square root: "
+                "exp(½ logvar).",
             ),
             Mistake(
                 "log-variance for standard deviation",
@@ -231,7 +247,8 @@ EXERCISES = (
             Mistake(
                 "cut gradient",
                 lambda mean, logvar, eps: reparameterise(mean, logvar, eps).detach(),
-                "The value is right, but no gradient comes through, so the encoder would hear nothing. Leave out detach().",
+                "The value is right, but no gradient comes through, so the encoder would hear nothing. Leave out "
+                "detach().",
             ),
             Mistake(
                 "no noise",
@@ -246,7 +263,8 @@ EXERCISES = (
         "02.kl",
         "The price of a cloud",
         2,
-        "Write the KL divergence of a diagonal Gaussian from the prior, $\\frac12 \\sum_j ( \\mu_j^2 + \\sigma_j^2 - 1 - \\log \\sigma_j^2 )$: "
+        "Write the KL divergence of a diagonal Gaussian from the prior, $\\frac12 \\sum_j ( \\mu_j^2 + \\sigma_j^2 "
+        "- 1 - \\log \\sigma_j^2 )$: "
         "one number per sample, in nats.",
         kl,
         _kl_cases,
@@ -254,7 +272,8 @@ EXERCISES = (
             Mistake(
                 "from the wild",
                 wild_kl,
-                "This is the loss from the wild. The sign of mean² is reversed, and exp(logvar) and 1 are missing: a cloud "
+                "This is the loss from the wild. The sign of mean² is reversed, and exp(logvar) and 1 are missing: "
+                "a cloud "
                 "far out gets a reward. A KL divergence is never negative.",
             ),
             Mistake(
@@ -275,7 +294,8 @@ EXERCISES = (
             Mistake(
                 "mean over dimensions",
                 lambda mean, logvar: kl(mean, logvar) / mean.shape[1],
-                "A mean over the latent dimensions. The divergence of independent dimensions is their sum; a mean makes "
+                "A mean over the latent dimensions. The divergence of independent dimensions is their sum; a mean "
+                "makes "
                 "the KL term weaker the more dimensions there are.",
             ),
             Mistake(
@@ -301,8 +321,10 @@ EXERCISES = (
         "02.loss",
         "Bug hunt: mend the loss from the wild",
         2,
-        "Notes on the net train a VAE with `mse_loss(reconstruction, x) + 0.5 * torch.sum(log_var - mean.pow(2))`. Mend all three "
-        "mistakes: squared error plus KL, *each summed over its own dimensions*, and one mean over the batch for both.",
+        "Notes on the net train a VAE with `mse_loss(reconstruction, x) + 0.5 * torch.sum(log_var - mean.pow(2))`. "
+        "Mend all three "
+        "mistakes: squared error plus KL, *each summed over its own dimensions*, and one mean over the batch for "
+        "both.",
         loss,
         _images,
         (
@@ -311,18 +333,21 @@ EXERCISES = (
                 lambda reconstruction, x, mean, logvar: (
                     (reconstruction - x).square().mean() + 0.5 * (logvar - mean.square()).sum()
                 ),
-                "This is the loss as found: all three mistakes are in it. Begin with the KL term: what is it at mean = 10?",
+                "This is the loss as found: all three mistakes are in it. Begin with the KL term: what is it at "
+                "mean = 10?",
             ),
             Mistake(
                 "only the KL mended",
                 lambda reconstruction, x, mean, logvar: (reconstruction - x).square().mean() + kl(mean, logvar).sum(),
-                "The KL term is right, but it is summed over batch and dimensions while the error is averaged over batch and "
+                "The KL term is right, but it is summed over batch and dimensions while the error is averaged over "
+                "batch and "
                 "pixels: the posterior collapses. Sum the error over the pixels, and take one mean over the batch.",
             ),
             Mistake(
                 "mean over pixels",
                 lambda reconstruction, x, mean, logvar: (reconstruction - x).square().mean() + kl(mean, logvar).mean(),
-                "The error is a mean over the pixels, the KL a sum over the latent numbers. Sum the error over its pixels.",
+                "The error is a mean over the pixels, the KL a sum over the latent numbers. Sum the error over its "
+                "pixels.",
             ),
             Mistake(
                 "sum over the batch",
@@ -341,7 +366,8 @@ EXERCISES = (
                 lambda reconstruction, x, mean, logvar: (
                     (reconstruction - x).square().sum(1) - kl(mean, logvar)
                 ).mean(),
-                "The KL term is subtracted. It is a price: add it. (In the ELBO it has a minus, but the loss is its negative.)",
+                "The KL term is subtracted. It is a price: add it. (In the ELBO it has a minus, but the loss is its "
+                "negative.)",
             ),
         ),
         "Mend one thing at a time: the KL formula; then the sum over pixels; then the mean over the batch.",
@@ -351,8 +377,10 @@ EXERCISES = (
         "02.kl_is_right",
         "Write the test",
         3,
-        "A loss deserves a test. Write a function that gets a candidate for the KL divergence and says whether it is right. It is "
-        "tried on one right and several wrong candidates. `torch.distributions` knows the true values, and an average of "
+        "A loss deserves a test. Write a function that gets a candidate for the KL divergence and says whether it "
+        "is right. It is "
+        "tried on one right and several wrong candidates. `torch.distributions` knows the true values, and an "
+        "average of "
         "$\\log q(z) - \\log p(z)$ over many draws would do too.",
         kl_is_right,
         _candidates,
@@ -370,7 +398,8 @@ EXERCISES = (
                     (candidate(torch.randn(50, 3), torch.randn(50, 3)) >= -1e-6).all()
                     and (candidate(_ZERO, _ZERO) == 0).all()
                 ),
-                "It is never negative and 0 at the prior: true of the divergence, but of its double as well. Compare values.",
+                "It is never negative and 0 at the prior: true of the divergence, but of its double as well. "
+                "Compare values.",
             ),
             Mistake(
                 "shape not looked at",

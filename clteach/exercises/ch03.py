@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from clteach.exercises.core import Cases, Exercise, Mistake
 
+TITLE = "Multiband VAE"
+
 
 def task_code(task: int) -> Tensor:
     """(4,) the translator's code of a task: the lowest four bits of (9 task mod 16) + 1, the highest first, as ±1."""
@@ -19,7 +21,7 @@ def task_code(task: int) -> Tensor:
 
 
 def place(z_new: Tensor, task: int, prior: Tensor) -> Tensor:
-    """(B, n_tasks * k) latents for the decoder: the numbers z_new (B, k) in the band of `task`, the other bands from the prior.
+    """(B, n_tasks * k) latents for the decoder: z_new (B, k) in the band of `task`, the other bands from the prior.
 
     prior (B, n_tasks * k): draws from N(0, I). Task 0 owns the first k numbers, task 1 the next k, and so on.
     """
@@ -78,7 +80,8 @@ EXERCISES = (
         "03.task_code",
         "A code for every task",
         1,
-        "The translator is told the task as four numbers, each −1 or +1: the lowest four bits of $(9t \\bmod 16) + 1$, "
+        "The translator is told the task as four numbers, each −1 or +1: the lowest four bits of $(9t \\bmod 16) + "
+        "1$, "
         "the highest bit first.",
         task_code,
         _tasks,
@@ -88,7 +91,11 @@ EXERCISES = (
                 lambda task: (task_code(task) + 1) / 2,
                 "The bits are 0 and 1 here. As ±1 both values speak: 2 · bit − 1.",
             ),
-            Mistake("lowest bit first", lambda task: task_code(task).flip(0), "The order is reversed: the highest bit first."),
+            Mistake(
+                "lowest bit first",
+                lambda task: task_code(task).flip(0),
+                "The order is reversed: the highest bit first.",
+            ),
             Mistake(
                 "bits of the task",
                 lambda task: torch.tensor([2.0 * ((task >> p) & 1) - 1 for p in (3, 2, 1, 0)]),
@@ -100,7 +107,9 @@ EXERCISES = (
                 "The 1 is added after the modulo.",
             ),
             Mistake(
-                "one hot", lambda task: F.one_hot(torch.tensor(task % 4), 4).float() * 2 - 1, "One number per task: write it in binary."
+                "one hot",
+                lambda task: F.one_hot(torch.tensor(task % 4), 4).float() * 2 - 1,
+                "One number per task: write it in binary.",
             ),
         ),
         "Compute the number first. Bit p of a number n is (n >> p) & 1.",
@@ -109,7 +118,8 @@ EXERCISES = (
         "03.place",
         "Bug hunt: a band of one's own",
         2,
-        "Notes on latent partitioning put the data of a new task into `z[:, :10]` and decode that. Two things are wrong: the first ten "
+        "Notes on latent partitioning put the data of a new task into `z[:, :10]` and decode that. Two things are "
+        "wrong: the first ten "
         "numbers are the *old* band, and the decoder wants all bands. Write it right.",
         place,
         _bands,
@@ -155,8 +165,10 @@ EXERCISES = (
         "03.targets",
         "Controlled forgetting",
         3,
-        "In the global phase a replayed image may be replaced by a real one that means the same: where the **cosine similarity** of "
-        "its translated latent with the closest current latent exceeds $\\gamma$. Write the targets of the reconstruction.",
+        "In the global phase a replayed image may be replaced by a real one that means the same: where the **cosine "
+        "similarity** of "
+        "its translated latent with the closest current latent exceeds $\\gamma$. Write the targets of the "
+        "reconstruction.",
         targets,
         _pairs,
         (

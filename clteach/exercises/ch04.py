@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
 
+TITLE = "Generative replay"
+
 
 def replay_loss(current: Tensor, replay: Tensor, n: int) -> Tensor:
     """() the loss of task n (1 for the first): every task counts alike, though only the newest is real.
@@ -20,7 +22,8 @@ def replay_loss(current: Tensor, replay: Tensor, n: int) -> Tensor:
 
 
 def soft_targets(old_logits: Tensor, known: Tensor, T: float) -> Tensor:
-    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets 0."""
+    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets "
+    "0."""
     ### BEGIN SOLUTION
     return F.softmax(old_logits.masked_fill(~known, -torch.inf) / T, 1)
     ### END SOLUTION
@@ -53,7 +56,11 @@ def _known(rng: torch.Generator) -> Cases:
         return 3 * torch.randn(n, c, generator=rng), torch.arange(c) < known, T
 
     return {
-        "an unknown class has the largest logit": (torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([True, True, False]), 2.0),
+        "an unknown class has the largest logit": (
+            torch.tensor([[1.0, 0.0, 9.0]]),
+            torch.tensor([True, True, False]),
+            2.0,
+        ),
         "4 of 6 classes known, T = 2": case(5, 6, 4, 2.0),
         "2 of 10 classes known, T = 1": case(3, 10, 2, 1.0),
     }
@@ -109,7 +116,8 @@ EXERCISES = (
         "04.soft_targets",
         "What the old model did not know",
         2,
-        "Replayed samples are labelled by the old classifier, softly. It has an output unit for classes that it has never seen; they "
+        "Replayed samples are labelled by the old classifier, softly. It has an output unit for classes that it has "
+        "never seen; they "
         "get probability 0, and the others share all of it.",
         soft_targets,
         _known,
@@ -122,7 +130,8 @@ EXERCISES = (
             Mistake(
                 "not normalised again",
                 lambda old_logits, known, T: F.softmax(old_logits / T, 1) * known,
-                "The unknown classes are 0, but what is left does not sum to 1. Take them out *before* the softmax: logit −∞.",
+                "The unknown classes are 0, but what is left does not sum to 1. Take them out *before* the softmax: "
+                "logit −∞.",
             ),
             Mistake(
                 "zero for minus infinity",
@@ -148,7 +157,8 @@ EXERCISES = (
         "04.over_heads",
         "Replay when the task is unknown",
         3,
-        "In Task-IL a replayed image carries no task. So its loss is the mean over all past heads, each with a softmax of its own.",
+        "In Task-IL a replayed image carries no task. So its loss is the mean over all past heads, each with a "
+        "softmax of its own.",
         over_heads,
         _heads,
         (

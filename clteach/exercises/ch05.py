@@ -9,6 +9,8 @@ from torch import Tensor
 
 from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
 
+TITLE = "Brain-inspired replay"
+
 
 def gates(u: Tensor, share: float) -> Tensor:
     """(C, H) the masks of C classes, 1.0 or 0.0 for each of H units; u (C, H) is drawn uniformly from [0, 1).
@@ -75,8 +77,8 @@ def _activities(rng: torch.Generator) -> Cases:
 def _mixtures(rng: torch.Generator) -> Cases:
     def case(n: int, c: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p = torch.softmax(torch.randn(n, c, generator=rng), 1)
-        draws = [torch.randn(rows, d, generator=rng) for rows in (n, c, c)]
-        return (*draws, p)
+        z, means, logvars = (torch.randn(rows, d, generator=rng) for rows in (n, c, c))
+        return z, means, logvars, p
 
     one = torch.zeros(1, 1)
     far = (torch.full((1, 1), 40.0), torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([[0.5, 0.5]]))
@@ -106,8 +108,10 @@ EXERCISES = (
         "05.gates",
         "Bug hunt: on or off?",
         1,
-        "Notes on brain-inspired replay say that X % of a layer's units are *activated* for each class. It is the other way round: "
-        "each unit is **inhibited** with probability X, independently for every class. Make the masks from uniform random numbers.",
+        "Notes on brain-inspired replay say that X % of a layer's units are *activated* for each class. It is the "
+        "other way round: "
+        "each unit is **inhibited** with probability X, independently for every class. Make the masks from uniform "
+        "random numbers.",
         gates,
         _shares,
         (
@@ -124,14 +128,20 @@ EXERCISES = (
             Mistake(
                 "scaled like dropout",
                 lambda u, share: (u >= share).float() / (1 - share),
-                "Divided by the share that is left, as dropout does. The gates are fixed and also there when the network "
+                "Divided by the share that is left, as dropout does. The gates are fixed and also there when the "
+                "network "
                 "is used, so nothing is to be made up for: 0 or 1.",
             ),
-            Mistake("bool", lambda u, share: u >= share, "A mask of True and False: as a factor it should be 1.0 and 0.0 (.float())."),
+            Mistake(
+                "bool",
+                lambda u, share: u >= share,
+                "A mask of True and False: as a factor it should be 1.0 and 0.0 (.float()).",
+            ),
             Mistake(
                 "one unit mask, many classes",
                 lambda u, share: (u[:, :1] >= share).float().expand_as(u),
-                "All units of a class have the same gate: the class is on or off as a whole. Each unit has its own number.",
+                "All units of a class have the same gate: the class is on or off as a whole. Each unit has its own "
+                "number.",
             ),
         ),
         "u is smaller than X with probability X. Those units are 0.",
@@ -140,7 +150,8 @@ EXERCISES = (
         "05.gating",
         "A mixture of masks",
         2,
-        "The label of a replayed sample is soft, and each class has its own mask. Gate the activities by the probability-weighted "
+        "The label of a replayed sample is soft, and each class has its own mask. Gate the activities by the "
+        "probability-weighted "
         "mixture of the masks.",
         gating,
         _activities,
@@ -148,7 +159,8 @@ EXERCISES = (
             Mistake(
                 "most probable class",
                 lambda h, p, masks: h * masks[p.argmax(1)],
-                "Only the most probable class's mask is used. With soft labels every mask takes part, by its probability.",
+                "Only the most probable class's mask is used. With soft labels every mask takes part, by its "
+                "probability.",
             ),
             Mistake(
                 "inverted",
@@ -174,7 +186,8 @@ EXERCISES = (
         "05.mixture_prior",
         "A prior with a place for every class",
         3,
-        "With soft labels the conditional prior is a mixture: write $\\log \\sum_c p_c\\, \\mathcal{N}(z; \\mu_c, \\sigma_c^2)$, all constants "
+        "With soft labels the conditional prior is a mixture: write $\\log \\sum_c p_c\\, \\mathcal{N}(z; \\mu_c, "
+        "\\sigma_c^2)$, all constants "
         "included. It must be finite for a $z$ far from every class. A probability may be exactly 0.",
         mixture_prior,
         _mixtures,
@@ -187,17 +200,22 @@ EXERCISES = (
             Mistake(
                 "underflow",
                 lambda z, means, logvars, p: (p * log_normal(z[:, None], means, logvars).exp()).sum(1).log(),
-                "The densities are computed first and then their logarithm. Far from all classes they round to 0 and the "
+                "The densities are computed first and then their logarithm. Far from all classes they round to 0 "
+                "and the "
                 "log is −∞. Stay in logarithms: torch.logsumexp.",
             ),
             Mistake(
                 "labels ignored",
-                lambda z, means, logvars, p: torch.logsumexp(log_normal(z[:, None], means, logvars), 1) - math.log(len(means)),
+                lambda z, means, logvars, p: (
+                    torch.logsumexp(log_normal(z[:, None], means, logvars), 1) - math.log(len(means))
+                ),
                 "All classes have the same weight: the soft labels p are not used.",
             ),
             Mistake(
                 "no constant",
-                lambda z, means, logvars, p: mixture_prior(z, means, logvars, p) + 0.5 * z.shape[1] * math.log(2 * math.pi),
+                lambda z, means, logvars, p: (
+                    mixture_prior(z, means, logvars, p) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+                ),
                 "The constant ½ log 2π per dimension is missing.",
             ),
             Mistake(
@@ -205,13 +223,15 @@ EXERCISES = (
                 lambda z, means, logvars, p: torch.logsumexp(
                     p.log() + log_normal(z[:, None], means, logvars) + 0.5 * logvars.sum(1), 1
                 ),
-                "The factor 1/σ in front of the exponential is missing: ½ logvar has to be subtracted, or a wide class "
+                "The factor 1/σ in front of the exponential is missing: ½ logvar has to be subtracted, or a wide "
+                "class "
                 "is probable everywhere.",
             ),
             Mistake(
                 "average class",
                 lambda z, means, logvars, p: log_normal(z, p @ means, p @ logvars),
-                "One Gaussian with averaged mean and width: that is a cloud *between* the classes, not a mixture of them.",
+                "One Gaussian with averaged mean and width: that is a cloud *between* the classes, not a mixture of "
+                "them.",
             ),
         ),
         "log N for every sample and class is (B, C). Add log p and use torch.logsumexp over the classes.",
@@ -221,7 +241,8 @@ EXERCISES = (
         "05.kl_sample",
         "A divergence from one draw",
         2,
-        "Between a cloud and a class's prior, write the one-sample estimate $\\log q(z|x) - \\log p(z|y)$ at the given $z$.",
+        "Between a cloud and a class's prior, write the one-sample estimate $\\log q(z|x) - \\log p(z|y)$ at the "
+        "given $z$.",
         kl_sample,
         _estimates,
         (
@@ -230,13 +251,11 @@ EXERCISES = (
                 lambda z, mean, logvar, prior_mean, prior_logvar: (
                     0.5
                     * (
-                        prior_logvar
-                        - logvar
-                        + (logvar.exp() + (mean - prior_mean).square()) / prior_logvar.exp()
-                        - 1
+                        prior_logvar - logvar + (logvar.exp() + (mean - prior_mean).square()) / prior_logvar.exp() - 1
                     ).sum(1)
                 ),
-                "This is the exact KL divergence, which does not use z. It is right on average, but a mixture has no closed "
+                "This is the exact KL divergence, which does not use z. It is right on average, but a mixture has "
+                "no closed "
                 "form: here the estimate at the drawn z is asked for.",
             ),
             Mistake(
@@ -254,8 +273,7 @@ EXERCISES = (
             Mistake(
                 "widths forgotten",
                 lambda z, mean, logvar, prior_mean, prior_logvar: (
-                    0.5
-                    * ((z - prior_mean).square() / prior_logvar.exp() - (z - mean).square() / logvar.exp()).sum(1)
+                    0.5 * ((z - prior_mean).square() / prior_logvar.exp() - (z - mean).square() / logvar.exp()).sum(1)
                 ),
                 "The terms ½ logvar are missing: a density has 1/σ in front.",
             ),

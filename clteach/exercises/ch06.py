@@ -11,9 +11,16 @@ from torch.nn import functional as F
 
 from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
 
+TITLE = "Hypernetworks"
+
 
 def regulariser(
-    theta: Tensor, theta_old: Tensor, embeddings: Tensor, T: int, beta: float, hypernet: Callable[[Tensor, Tensor], Tensor]
+    theta: Tensor,
+    theta_old: Tensor,
+    embeddings: Tensor,
+    T: int,
+    beta: float,
+    hypernet: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """() β/(T-1) Σ_{t<T} ‖f(e_t, Θ*) - f(e_t, Θ)‖², how far the past tasks' weights have drifted while task T is learned.
 
@@ -43,7 +50,9 @@ def unflatten(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     ### END SOLUTION
 
 
-def compression(hypernet: int, target: int, n_tasks: int, task_embedding: int, chunks: int, chunk_embedding: int) -> float:
+def compression(
+    hypernet: int, target: int, n_tasks: int, task_embedding: int, chunks: int, chunk_embedding: int
+) -> float:
     """Everything a chunked hypernetwork learns, as a multiple of the target network's weights (below 1: compressed).
 
     hypernet, target: their numbers of weights. One task embedding per task; chunk embeddings are shared by all tasks.
@@ -101,12 +110,14 @@ def _entropy(logits: Tensor) -> Tensor:
     log_p = F.log_softmax(logits, 2)
     return -(log_p.exp() * log_p).sum(2)
 
+
 EXERCISES = (
     Exercise(
         "06.compression",
         "How small is it?",
         1,
-        "Count what a chunked hypernetwork learns (its own weights and all embeddings) and divide by the number of the target's "
+        "Count what a chunked hypernetwork learns (its own weights and all embeddings) and divide by the number of "
+        "the target's "
         "weights.",
         compression,
         _sizes,
@@ -158,7 +169,8 @@ EXERCISES = (
             Mistake(
                 "always from the start",
                 lambda flat, shapes: [flat[: math.prod(shape)].view(shape) for shape in shapes],
-                "Every tensor is cut from the beginning of the vector: all layers share their weights. Move on by each size.",
+                "Every tensor is cut from the beginning of the vector: all layers share their weights. Move on by "
+                "each size.",
             ),
             Mistake(
                 "flat pieces",
@@ -190,7 +202,8 @@ EXERCISES = (
         "06.regulariser",
         "Hold the outputs, not the weights",
         2,
-        "Write the output regulariser $\\frac{\\beta}{T-1} \\sum_{t<T} \\| f(e_t, \\Theta^*) - f(e_t, \\Theta) \\|^2$. Notes on hypernetworks let the "
+        "Write the output regulariser $\\frac{\\beta}{T-1} \\sum_{t<T} \\| f(e_t, \\Theta^*) - f(e_t, \\Theta) "
+        "\\|^2$. Notes on hypernetworks let the "
         "sum run over *all* tasks; it runs over the past ones. The gradient by $\\Theta$ is checked too.",
         regulariser,
         _drifts,
@@ -198,11 +211,10 @@ EXERCISES = (
             Mistake(
                 "all tasks",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
-                    beta
-                    / (T - 1)
-                    * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings)).sum()
+                    beta / (T - 1) * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings)).sum()
                 ),
-                "The sum runs over all tasks. The current one must be free to change, and future ones have no weights yet: "
+                "The sum runs over all tasks. The current one must be free to change, and future ones have no "
+                "weights yet: "
                 "only the first T - 1 embeddings.",
             ),
             Mistake(
@@ -223,31 +235,37 @@ EXERCISES = (
                 "norm not squared",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
                     beta
-                    * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings[: T - 1])).sqrt().mean()
+                    * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings[: T - 1]))
+                    .sqrt()
+                    .mean()
                 ),
                 "The norm is not squared.",
             ),
             Mistake(
                 "weights of the hypernetwork",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: beta * (theta_old - theta).square().sum(),
-                "This holds the hypernetwork's own weights. They may move, as long as what comes *out* for the past tasks stays.",
+                "This holds the hypernetwork's own weights. They may move, as long as what comes *out* for the past "
+                "tasks stays.",
             ),
             Mistake(
                 "mean over outputs",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
-                    regulariser(theta, theta_old, embeddings, T, beta, hypernet) / hypernet(embeddings[0], theta).numel()
+                    regulariser(theta, theta_old, embeddings, T, beta, hypernet)
+                    / hypernet(embeddings[0], theta).numel()
                 ),
                 "A mean over the generated weights. The squared norm is their sum.",
             ),
         ),
-        "For each of the first T - 1 embeddings: output before, output now, squared norm of the difference. Then mean, times β.",
+        "For each of the first T - 1 embeddings: output before, output now, squared norm of the difference. Then "
+        "mean, times β.",
         observe=value_and_gradient,
     ),
     Exercise(
         "06.choose_task",
         "Which task is it?",
         2,
-        "HNET+ENT asks the network of every task and believes the one that is the most certain. Choose for each sample the task "
+        "HNET+ENT asks the network of every task and believes the one that is the most certain. Choose for each "
+        "sample the task "
         "whose prediction has the lowest entropy. Very sure predictions must not give NaN.",
         choose_task,
         _predictions,

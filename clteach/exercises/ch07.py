@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
 
+TITLE = "Energy-based GAN"
+
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:
     """(B,) the energy of each sample: Euclidean distance of x (B, P) from its reconstruction (B, P)."""
@@ -33,7 +35,8 @@ def generator_loss(fake: Tensor, autoencoder: Callable[[Tensor], Tensor]) -> Ten
 
 
 def pull_away(S: Tensor) -> Tensor:
-    """() the pull-away term of the embeddings S (N, d): mean squared cosine over all pairs i ≠ j. A row may be zero."""
+    """() the pull-away term of the embeddings S (N, d): mean squared cosine over all pairs i ≠ j. A row may be "
+    "zero."""
     ### BEGIN SOLUTION
     direction = S / S.norm(dim=1, keepdim=True).clamp_min(1e-8)
     squares = (direction @ direction.T).square()
@@ -43,7 +46,8 @@ def pull_away(S: Tensor) -> Tensor:
 
 
 def value(p_data: Tensor, p_g: Tensor, m: float) -> float:
-    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) sum to 1."""
+    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) "
+    "sum to 1."""
     ### BEGIN SOLUTION
     D = m * (p_data < p_g)
     return float((p_data * D + p_g * F.relu(m - D)).sum())
@@ -117,7 +121,8 @@ EXERCISES = (
         "07.energy",
         "What an auto-encoder cannot draw",
         1,
-        "The discriminator of an energy-based GAN is an auto-encoder. Its energy is the Euclidean norm of the reconstruction error, "
+        "The discriminator of an energy-based GAN is an auto-encoder. Its energy is the Euclidean norm of the "
+        "reconstruction error, "
         "one number per sample.",
         energy,
         _pictures,
@@ -155,7 +160,8 @@ EXERCISES = (
         "07.hinge",
         "Bug hunt: the hinge",
         2,
-        "Write the discriminator's loss from the energies of a real and a generated batch: $D(x) + [m - D(G(z))]^+$. In some published "
+        "Write the discriminator's loss from the energies of a real and a generated batch: $D(x) + [m - "
+        "D(G(z))]^+$. In some published "
         "code the hinge acts on the mean of the batch. It acts on every sample; the mean comes last.",
         hinge,
         _energies,
@@ -163,13 +169,15 @@ EXERCISES = (
             Mistake(
                 "hinge on the batch mean",
                 lambda fake, real, m: real.mean() + F.relu(m - fake.mean()),
-                "The hinge acts on the batch mean: one sample far above the margin hides others below it. First the hinge "
+                "The hinge acts on the batch mean: one sample far above the margin hides others below it. First the "
+                "hinge "
                 "of every sample, then the mean.",
             ),
             Mistake(
                 "no hinge",
                 lambda fake, real, m: (real + m - fake).mean(),
-                "Without the hinge there is a reward for pushing fakes ever higher. Beyond the margin nothing is left to gain.",
+                "Without the hinge there is a reward for pushing fakes ever higher. Beyond the margin nothing is "
+                "left to gain.",
             ),
             Mistake(
                 "hinge reversed",
@@ -184,7 +192,8 @@ EXERCISES = (
             Mistake(
                 "hinge on the difference",
                 lambda fake, real, m: F.relu(m + real - fake).mean(),
-                "The hinge is around the difference of both. Then real energies stop mattering once fakes are far away.",
+                "The hinge is around the difference of both. Then real energies stop mattering once fakes are far "
+                "away.",
             ),
         ),
         "F.relu is the hinge [·]⁺. Sum the two terms per sample, then take the mean.",
@@ -194,21 +203,25 @@ EXERCISES = (
         "07.generator_loss",
         "Bug hunt: a detached target",
         2,
-        "The generator wants its samples to have low energy: $L_G = D(G(z)) = \\| \\mathrm{Dec}(\\mathrm{Enc}(G(z))) - G(z) \\|$. Some code computes it "
-        "with a mean squared error whose *target* is detached. Write it whole; the gradient by the samples is checked.",
+        "The generator wants its samples to have low energy: $L_G = D(G(z)) = \\| "
+        "\\mathrm{Dec}(\\mathrm{Enc}(G(z))) - G(z) \\|$. Some code computes it "
+        "with a mean squared error whose *target* is detached. Write it whole; the gradient by the samples is "
+        "checked.",
         generator_loss,
         _fakes,
         (
             Mistake(
                 "target detached",
                 lambda fake, autoencoder: (autoencoder(fake) - fake.detach()).square().sum(1).sqrt().mean(),
-                "The value is right, but the gradient is not: the target is detached, which drops the part that moves the "
+                "The value is right, but the gradient is not: the target is detached, which drops the part that "
+                "moves the "
                 "sample towards its reconstruction.",
             ),
             Mistake(
                 "reconstruction detached",
                 lambda fake, autoencoder: (autoencoder(fake).detach() - fake).square().sum(1).sqrt().mean(),
-                "The value is right, but the reconstruction is detached: the gradient must also go through the auto-encoder.",
+                "The value is right, but the reconstruction is detached: the gradient must also go through the "
+                "auto-encoder.",
             ),
             Mistake(
                 "minus energy",
@@ -233,15 +246,18 @@ EXERCISES = (
         "07.pull_away",
         "Bug hunt: the missing square",
         2,
-        "Notes on energy-based GANs compute the pull-away term as `(similarity.sum() - N) / (N * (N - 1))`. The cosines must be "
-        "**squared**. Write $\\frac{1}{N(N-1)} \\sum_i \\sum_{j \\ne i} \\cos^2(S_i, S_j)$; a zero embedding counts as at right angles to all others.",
+        "Notes on energy-based GANs compute the pull-away term as `(similarity.sum() - N) / (N * (N - 1))`. The "
+        "cosines must be "
+        "**squared**. Write $\\frac{1}{N(N-1)} \\sum_i \\sum_{j \\ne i} \\cos^2(S_i, S_j)$; a zero embedding counts "
+        "as at right angles to all others.",
         pull_away,
         _embeddings,
         (
             Mistake(
                 "no square",
                 lambda S: (_cosines(S).sum() - len(S)) / (len(S) * (len(S) - 1)),
-                "The cosines are not squared: an antipodal pair scores −1, and a batch of two +v and two −v is rewarded "
+                "The cosines are not squared: an antipodal pair scores −1, and a batch of two +v and two −v is "
+                "rewarded "
                 "for having collapsed.",
             ),
             Mistake(
@@ -262,9 +278,9 @@ EXERCISES = (
             Mistake(
                 "NaN at zero",
                 lambda S: (
-                    ((S / S.norm(dim=1, keepdim=True)) @ (S / S.norm(dim=1, keepdim=True)).T).square().sum() - len(S)
-                )
-                / (len(S) * (len(S) - 1)),
+                    (((S / S.norm(dim=1, keepdim=True)) @ (S / S.norm(dim=1, keepdim=True)).T).square().sum() - len(S))
+                    / (len(S) * (len(S) - 1))
+                ),
                 "Right, but for a zero embedding it is 0/0 = NaN, and one NaN ruins all weights. Divide by "
                 "norm.clamp_min(eps), and subtract the diagonal as it is.",
             ),
@@ -280,8 +296,10 @@ EXERCISES = (
         "07.value",
         "What the best discriminator can do",
         3,
-        "For two distributions over K outcomes, the best response is $D = m$ where $p_{data} < p_G$ and 0 elsewhere. Write the "
-        "discriminator's loss there, $\\sum_k p_{data} D + p_G [m - D]^+$. Then look: it is $m\\,(1 - \\mathrm{TV}(p_{data}, p_G))$, "
+        "For two distributions over K outcomes, the best response is $D = m$ where $p_{data} < p_G$ and 0 "
+        "elsewhere. Write the "
+        "discriminator's loss there, $\\sum_k p_{data} D + p_G [m - D]^+$. Then look: it is $m\\,(1 - "
+        "\\mathrm{TV}(p_{data}, p_G))$, "
         "and $m$ where both agree.",
         value,
         _distributions,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from clteach.errors import unknown
-from clteach.exercises.compare import Difference, Learnable, difference, plain, show
+from clteach.exercises.compare import LARGEST, Difference, Learnable, difference, plain, show
 from clteach.exercises.limits import Ended, limited
 from clteach.seeding import derive
 
@@ -52,7 +52,7 @@ def value_and_gradient(answer: Callable[..., Any], *args: Any) -> Any:
     """Looks at the value and at its gradient by the first argument: a loss that nobody can learn from is no loss."""
     first = args[0].detach().clone().requires_grad_(True)
     value = answer(first, *args[1:])
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.numel() > LARGEST:
         return value
     total = value.sum()
     gradient = torch.autograd.grad(total, first, allow_unused=True)[0] if total.requires_grad else None
@@ -162,9 +162,7 @@ def choice(
     listed = "\n".join(f"- **{letter}**: {text}" for letter, (text, _) in options.items())
     right = solution()
     mistakes = [
-        Mistake(letter, lambda letter=letter: letter, hint)  # type: ignore[misc]
-        for letter, (_, hint) in options.items()
-        if letter != right
+        Mistake(letter, lambda letter=letter: letter, hint) for letter, (_, hint) in options.items() if letter != right
     ]
     hint = f"Answer with one letter: {', '.join(options)}."
     return Exercise(id, title, level, f"{question}\n\n{listed}", solution, no_cases, tuple(mistakes), hint, why)
@@ -177,7 +175,8 @@ def no_cases(rng: torch.Generator) -> Cases:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check: `passed`, and what to read. `status` is passed, todo, wrong, shape, type, nan, error or time."""
+    """The result of a check: `passed`, and what to read. `status` is passed, todo, wrong, shape, type, nan, error "
+    "or time."""
 
     id: str
     title: str
@@ -221,10 +220,16 @@ def _wrapped(text: str, name: str) -> str:
 
 
 @cache
+def chapters() -> dict[str, str]:
+    """{number: title} of the chapters that have exercises: one module ``clteach/exercises/chNN.py`` each."""
+    numbers = sorted(path.stem[2:] for path in Path(__file__).parent.glob("ch[0-9][0-9].py"))
+    return {number: import_module(f"clteach.exercises.ch{number}").TITLE for number in numbers}
+
+
+@cache
 def exercises() -> dict[str, Exercise]:
-    """All exercises by id. A chapter's are in the module of its number, ``clteach/exercises/chNN.py``."""
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("ch[0-9][0-9].py"))
-    found = [each for name in modules for each in import_module(f"clteach.exercises.{name}").EXERCISES]
+    """All exercises by id, chapter by chapter."""
+    found = [each for number in chapters() for each in import_module(f"clteach.exercises.ch{number}").EXERCISES]
     return {each.id: each for each in found}
 
 
@@ -288,7 +293,7 @@ def check(id: str, answer: Any, *, seed: int = 0, seconds: float = 10.0) -> Repo
         for name, args in cases.items():
             given = tuple(_fresh(arg) for arg in args)
             results.append(plain(exercise.observe(answer, *given)))
-            if any(isinstance(a, Tensor) and not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(args, given)):
+            if any(_differs(a, b) for a, b in zip(args, given, strict=True)):
                 changed.append(name)
 
     ended = limited(work, seconds)
@@ -359,6 +364,10 @@ def _fresh(arg: Any) -> Any:
     return copy.deepcopy(arg) if isinstance(arg, (list, dict, nn.Module)) else arg
 
 
+def _differs(before: Any, after: Any) -> bool:
+    return isinstance(before, Tensor) and not torch.equal(before.nan_to_num(), after.nan_to_num())
+
+
 def _tried(exercise: Exercise, case: str, cases: Cases) -> str:
     pairs = zip(exercise.arguments, cases[case], strict=True)
     given = ", ".join(f"{name} = {show(plain(arg) if isinstance(arg, Tensor) else arg)}" for name, arg in pairs)
@@ -409,11 +418,13 @@ def _error_hint(error: BaseException, exercise: Exercise) -> str:
 # What common errors mean.
 ERRORS = {
     "NameError": "A name is used that does not exist: is it spelled like the argument, and is everything imported?",
-    "must match the size|not broadcastable|cannot be multiplied": "Two tensors do not fit together: print their shapes.",
+    "must match the size|not broadcastable|cannot be multiplied": "Two tensors do not fit together: print their "
+    "shapes.",
     "does not require grad": "The way to the result is cut: .item(), .detach(), .numpy(), torch.tensor(...) and "
     "torch.no_grad() all stop the gradient.",
     "RecursionError": "The function calls itself without end.",
     "SystemExit": "exit() ends the program: use `return`.",
-    "OutOfMemory|MemoryError|not enough memory|allocate": "It asked for more memory than there is: what shape does that tensor have?",
+    "OutOfMemory|MemoryError|not enough memory|allocate": "It asked for more memory than there is: what shape does "
+    "that tensor have?",
     "index .* out of (range|bounds)": "An index points past the end: Python counts from 0.",
 }

@@ -7,7 +7,7 @@ function. When the time is over, an exception is raised *inside* that thread, be
 
 What cannot be ended this way is one call into C that takes for ever. Then the caller goes on all the same if that call
 has released the interpreter's lock, as `time.sleep` and torch do; nothing in this process can go on while one holds it
-(such as ``sum(itertools.count())``). Grading of submitted work therefore has a process around it (`clteach.exercises.grading`).
+(such as ``sum(itertools.count())``). Grading submitted work therefore has a process around it: `clteach.exercises.grading`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ GRACE = 1.0  # seconds that a function has for ending once it is told to
 
 
 class TimeIsUp(BaseException):
-    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow it."""
+    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow "
+    "it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class _Start(io.TextIOBase):
         return self.kept.rstrip() + (f" … and {more} characters more" if more else "")
 
 
-def limited(work: Callable[[], Any], seconds: float) -> Ended:
+def limited(work: Callable[[], Any], seconds: float, isolated: bool = True) -> Ended:
     """Call `work` in a thread for at most `seconds`; never raises what `work` raises.
 
-    torch's global random numbers and default type are afterwards as they were before; inside, the random numbers
-    always start from the same seed.
+    Args:
+        work: called without arguments.
+        seconds: time limit.
+        isolated: torch's global random numbers start from the same seed, and they and the default type are afterwards
+            as they were before.
     """
     box: dict[str, Any] = {}
+    done = threading.Event()  # not Thread.join: interrupted by Ctrl-C, it takes the thread for ended (Python 3.11)
 
     def target() -> None:
         try:
@@ -77,36 +82,36 @@ def limited(work: Callable[[], Any], seconds: float) -> Ended:
                 box["value"] = work()
             except BaseException as error:
                 box["error"] = error
-            box["finished"] = True
+            done.set()
         except BaseException:  # told to stop while it was ending
-            pass
+            done.set()
 
     printed = _Start()
     thread = threading.Thread(target=target, daemon=True, name="clteach-exercise")
-    with _undisturbed(printed):
+    with _quiet(printed), _undisturbed() if isolated else contextlib.nullcontext():
         thread.start()
         try:
-            _wait(thread, seconds)
-            in_time = "finished" in box
+            _wait(done, seconds)
+            finished = done.is_set()
         finally:  # also when the main thread is interrupted (Ctrl-C, the kernel's stop button)
-            _stop(thread, box)
-    finished = in_time and not isinstance(box.get("error"), TimeIsUp)
-    return Ended(box.get("value"), box.get("error") if finished else None, finished, thread.is_alive(), printed.text())
+            _stop(thread, done)
+    return Ended(box.get("value"), box.get("error") if finished else None, finished, not done.is_set(), printed.text())
 
 
-def _wait(thread: threading.Thread, seconds: float) -> None:
+def _wait(done: threading.Event, seconds: float) -> None:
     end = time.monotonic() + seconds
-    while thread.is_alive() and (left := end - time.monotonic()) > 0:
-        thread.join(min(left, 0.1))  # in slices: a long join cannot be interrupted on Windows
+    while not done.is_set() and (left := end - time.monotonic()) > 0:
+        done.wait(min(left, 0.1))  # in slices: a long wait cannot be interrupted on Windows
 
 
-def _stop(thread: threading.Thread, box: dict[str, Any]) -> None:
+def _stop(thread: threading.Thread, done: threading.Event) -> None:
     end = time.monotonic() + GRACE
-    while thread.is_alive() and thread.ident is not None and time.monotonic() < end:
-        if "finished" not in box:
-            # Again and again: a bare `except:` in a loop catches the first, but not one that hits the handler itself.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimeIsUp))
-        thread.join(0.01)
+    while not done.is_set() and time.monotonic() < end:
+        # Again and again: a bare `except:` in a loop catches the first, but not one that hits the handler itself.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeIsUp))
+        done.wait(0.01)
+    if done.is_set():
+        thread.join()
 
 
 def _no_input(*_: object) -> Never:
@@ -114,19 +119,23 @@ def _no_input(*_: object) -> Never:
 
 
 @contextlib.contextmanager
-def _undisturbed(printed: _Start) -> Iterator[None]:
-    read, dtype = builtins.input, torch.get_default_dtype()
-    with (
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
-        warnings.catch_warnings(),
-        torch.random.fork_rng(devices=[]),
-    ):
+def _quiet(printed: _Start) -> Iterator[None]:
+    read = builtins.input
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.default_generator.manual_seed(0)
         builtins.input = _no_input
         try:
             yield
         finally:
             builtins.input = read
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        try:
+            yield
+        finally:
             torch.set_default_dtype(dtype)
