@@ -12,10 +12,14 @@ from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
+from clteach.methods.hypernetwork_replay import HypernetworkR, HypernetworkTIR
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
+from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.online_ewc import OnlineEWC
 from clteach.methods.si import SI
+from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
 from clteach.streams import Spec
 
@@ -33,6 +37,8 @@ def register(cls: L) -> L:
 for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI),
+    *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
+    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE),
 ):
     register(_cls)
 
