@@ -40,7 +40,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU}
 class Target:
     """A network without weights of its own: they are handed in as one flat vector with every call.
 
-    Any module works whose forward pass writes nothing (batch normalisation must not track running statistics).
+    Any module works whose forward pass writes nothing. Batch normalisation does: its running statistics would be shared by
+    all tasks' networks, though each task has other activations. Use group or layer norm. Of a norm's gain, which starts at
+    1 and not around 0, the difference from 1 is handed in.
 
     Args:
         module: gives the architecture; its weights only set the scale at which a hypernetwork starts.
@@ -50,14 +52,18 @@ class Target:
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.n_weights = sum(self.sizes)
-        squares = sum(float(p.detach().double().square().sum()) for p in module.parameters())
+        norms = (nn.GroupNorm, nn.LayerNorm)
+        self.gains = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, norms)}
+        free = [p.detach().double() for name, p in module.named_parameters() if name not in self.gains]
+        squares = sum(float(p.square().sum()) for p in free)
         self.rms = math.sqrt(squares / self.n_weights)  # root mean square of the usual initial weights
         self.module = module.to("meta")  # shapes without memory
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """A flat vector (P,) as the parameters of the module."""
         parts = weights.split(self.sizes)
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {name: part + 1 if name in self.gains else part for name, part in named.items()}
 
     def __call__(self, weights: Tensor, x: Tensor) -> Tensor:
         """Outputs (B, ...) for inputs x (B, ...), with weights (P,)."""

@@ -167,6 +167,15 @@ _HNET_PERMUTED_REPLAY = {
     "decoder_activation": "elu",
 }
 
+_HNET_RESNET = {
+    "target": "resnet32",
+    "beta": 0.05,
+    "embedding": 32,
+    "chunk": 7000,
+    "chunk_embedding": 32,
+    "hyper_hidden": (),
+}
+
 _HNET_LATER_SPLIT = {
     "beta": 10.0,
     "embedding": 32,
@@ -200,6 +209,13 @@ _HNET_2020 = {
             "hypernetwork-r": _HNET_PERMUTED_REPLAY,
             "hypernetwork-tir": {**_HNET_PERMUTED, **_HNET_PERMUTED_REPLAY},
         },
+    ),
+    "split-cifar100": Column(
+        31250,  # 200 epochs of 5000 images
+        32,
+        {"lr": 1e-3},
+        {"tasks": 10, "class_order": "natural", "active_units": "seen"},
+        {"hypernetwork": _HNET_RESNET, "hypernetwork-ent": _HNET_RESNET},
     ),
 }
 
