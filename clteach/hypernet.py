@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn import functional as F
 
 from clteach.errors import ConfigError
 
@@ -101,8 +102,15 @@ class Body(nn.Module):
     def forward(self, e: Tensor) -> Tensor:
         """Task embeddings (N, d) -> features h̃ = [h; 1] (N, C, n_features); the 1 is for the bias of the last layer."""
         c = self.chunk_embeddings
-        pairs = [e[:, None].expand(-1, len(c), -1), c.expand(len(e), -1, -1)]  # every task with every chunk
-        h = self.layers(torch.cat(pairs, 2))
+        if len(self.layers):
+            first = self.layers[0]
+            assert isinstance(first, nn.Linear)
+            by_task, by_chunk = first.weight.split([e.shape[1], c.shape[1]], 1)
+            # W [e, c] + b = W_e e + (W_c c + b), for every task with every chunk without writing down the pairs
+            h = F.linear(e, by_task)[:, None] + F.linear(c, by_chunk, first.bias)
+            h = self.layers[1:](h)
+        else:
+            h = torch.cat([e[:, None].expand(-1, len(c), -1), c.expand(len(e), -1, -1)], 2)
         return torch.cat([h, h.new_ones(*h.shape[:2], 1)], 2)
 
 
@@ -146,7 +154,8 @@ class Hypernet(nn.Module):
         features = self.body.n_features
         self.last = nn.Parameter(torch.randn(features, chunk))  # M, the bias as its last row
         with torch.no_grad():  # start with weights as large as the target's usual ones
-            self.last.mul_(target.rms / self(self.first(n_tasks)).square().mean().sqrt())
+            some = self(self.first(min(n_tasks, 5)))
+            self.last.mul_(target.rms / some.square().mean().sqrt())
         self.register_buffer("old_last", torch.zeros_like(self.last))
         self.register_buffer("old_gram", torch.zeros(2, features, features))
         self.register_buffer("old_features", torch.zeros(n_tasks, chunks, features))
