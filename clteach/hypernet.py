@@ -211,13 +211,15 @@ class Hypernet(nn.Module):
         last = theta.pop("last")
         h = functional_call(self.body, {name.removeprefix("body."): p for name, p in theta.items()}, (e,))  # (K, C, F)
         # Δ = M - M*,  E = h̃ - h̃*
-        delta, error = last - self.old_last, h - old_h
+        delta, both = last - self.old_last, torch.cat([h, h - old_h], 2)  # [h̃, E] (K, C, 2F)
         parts = zip(self._parts(delta), self._parts(self.old_last), self.old_gram, strict=True)
         drift = h.new_zeros(())
         # Columns of M that the last chunk lacks meet the features of the other chunks only.
         for (d, m, gram), chunks in zip(parts, (h.shape[1], h.shape[1] - 1), strict=True):
-            hs, es = h[:, :chunks].flatten(0, 1), error[:, :chunks].flatten(0, 1)  # (K·chunks, F)
-            drift = drift + GramForm.apply(d, m, gram, hs.T @ hs, hs.T @ es, es.T @ es)[0]
+            rows = both[:, :chunks].flatten(0, 1)
+            of_h, of_e = (rows.T @ rows).chunk(2)  # Σ [h̃, E]ᵀ[h̃, E], (2F, 2F), in quarters
+            (hh, he), (_, ee) = of_h.chunk(2, 1), of_e.chunk(2, 1)
+            drift = drift + GramForm.apply(d, m, gram, hh, he, ee)[0]
         return drift / len(e)
 
     def _parts(self, last: Tensor) -> tuple[Tensor, Tensor]:
