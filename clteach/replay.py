@@ -29,8 +29,8 @@ def imitation_loss(
     Args:
         logits: (R, n_out) of the model that learns.
         old_logits: (R, n_out) of the model that is imitated.
-        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Where each input's own head
-            is known: (1, R, n_out).
+        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Or (1, R, n_out) where it
+            is known which head each sample belongs to.
         active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
         targets: "soft" or "hard".
         temperature: T > 0 of soft targets.
@@ -38,8 +38,7 @@ def imitation_loss(
     Returns:
         () the mean over heads and samples, in nats (times T² for soft targets).
     """
-    if known.ndim == 2:
-        known, active = known[:, None], active[:, None]  # (H, 1, n_out)
+    known, active = (mask if mask.ndim == 3 else mask[:, None] for mask in (known, active))  # (H, 1 or R, n_out)
     old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
     new = logits.masked_fill(~active, -torch.inf).expand_as(old)
     if targets == "hard":
