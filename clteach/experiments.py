@@ -185,6 +185,18 @@ RECIPES: dict[str, Recipe] = {
         },
         seeds=1,
     ),
+    "hypernetwork-split-cifar100": Recipe(
+        "a hypernetwork that generates ResNet-32, ten tasks of ten CIFAR-100 classes",
+        "split-cifar100",
+        ("2020-hypernetworks",),
+        {"HNET": Row("hypernetwork")},
+        scenarios=("task",),
+        seeds=1,
+        deviations=(
+            "ten tasks of CIFAR-100; the paper has CIFAR-10 as task 1 and then the first fifty classes of CIFAR-100",
+            "group norm instead of batch norm; no augmentation of the images",
+        ),
+    ),
     "hypernetwork-beta": Recipe(
         "strength of a hypernetwork's regulariser, split MNIST, task known",
         "split-mnist",
