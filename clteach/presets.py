@@ -350,7 +350,7 @@ PRESETS: dict[str, Preset] = {
                     "er": {"per_class": 100},
                     "a-gem": {"per_class": 100},
                     "generative-replay": {"targets": "hard"},
-                    "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1)},
+                    "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1), "squared": False},
                 },
                 "all",
             ),

@@ -321,7 +321,8 @@ class BrainInspiredReplay(GenerativeReplay):
         if self.spec.scenario != "task" or not self.chooses:
             return self.imitate(logits, old_logits)
         heads = self.heads(meant)[None]  # (1, R, n_out)
-        return imitation_loss(logits, old_logits, heads, heads, self.cfg.targets, self.cfg.temperature)
+        cfg = self.cfg
+        return imitation_loss(logits, old_logits, heads, heads, cfg.targets, cfg.temperature, cfg.squared)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         return self.net(self.read(x))
