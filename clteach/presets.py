@@ -117,6 +117,8 @@ _DIGITS = Column(
         "si": {"c": by(100.0, 100.0, 10.0)},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
+        "brain-inspired-replay": {"gating": by(None, None, 0.3)},
+        "brain-inspired-replay-si": {"gating": by(None, None, 0.3), "c": by(100.0, 100.0, 10.0)},
         "hypernetwork": _HNET_DIGITS,
         "hypernetwork-ent": _HNET_DIGITS,
         "hypernetwork-r": _HNET_DIGITS_REPLAY,
