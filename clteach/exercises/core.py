@@ -175,8 +175,7 @@ def no_cases(rng: torch.Generator) -> Cases:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check: `passed`, and what to read. `status` is passed, todo, wrong, shape, type, nan, error "
-    "or time."""
+    """The result of a check: `passed`, and what to read. `status`: passed, todo, wrong, shape, type, nan, error or time."""
 
     id: str
     title: str

@@ -149,8 +149,7 @@ def _plain_cells(chosen: list[Exercise]) -> list[dict[str, Any]]:
 
 
 def _heading(each: Exercise) -> str:
-    points = f"{each.level} point{'s'[: each.level > 1]}"
-    return f"## {each.title}\n\n{statement(each)} ({points})"
+    return f"## {each.title} ({each.level} point{'s'[: each.level > 1]})\n\n{statement(each)}"
 
 
 def _write(path: Path, title: str, cells: list[dict[str, Any]]) -> Path:

@@ -30,8 +30,7 @@ GRACE = 1.0  # seconds that a function has for ending once it is told to
 
 
 class TimeIsUp(BaseException):
-    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow "
-    "it."""
+    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow it."""
 
 
 @dataclass(frozen=True)
