@@ -154,7 +154,7 @@ def test_any_value_is_answered(value: Any, status: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "status", "words"),
     [
-        (..., "todo", "Replace the dots"),
+        (..., "todo", "in place of the dots"),
         (3.0, "type", "Give the function itself"),
         (torch.ones(3), "type", "Give the function itself"),
         (lambda mean: mean, "type", "kl(mean, logvar)"),
@@ -357,3 +357,29 @@ def test_an_exercise_is_data() -> None:
     new = Exercise("99.double", "", 1, "", double, lambda rng: {"one": (torch.ones(2),)}, (), "")
     assert new.template.strip().endswith('raise NotImplementedError("your code here")') and new.chapter == "99"
     assert new.outcomes(lambda x: 1 / 0, {"one": (torch.ones(2),)}) == ["raised ZeroDivisionError"]
+
+
+@pytest.mark.timeout(300)
+def test_in_a_notebook_s_kernel() -> None:
+    """In a kernel: an endless loop comes back, a flood is cut, input() does not wait, and the next cell prints as ever."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    sources = [
+        "from clteach.exercises import check\n"
+        "def kl(mean, logvar):\n    while True:\n        print('again')\n"
+        "check('02.kl', kl, seconds=0.5)",
+        "check('02.kl', lambda mean, logvar: input('?'))",
+        "import torch\ndef kl(mean: torch.Tensor, logvar: torch.Tensor):\n    return mean @ logvar\ncheck('02.kl', kl)",
+        "print('still here')",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    said = [
+        "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+        for cell in notebook.cells
+    ]
+    assert "within 0.5 s" in said[0] and "characters more" in said[0] and len(said[0]) < 2500
+    assert "input() cannot be used" in said[1]
+    assert "from line 3 of kl: return mean @ logvar" in said[2]
+    assert said[3] == "still here\n"

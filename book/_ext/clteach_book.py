@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 import tomllib
@@ -12,8 +13,11 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import clteach
+from clteach.exercises import course
+from clteach.exercises.core import chapters, exercises
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+TIMES = Path(__file__).parents[1] / "chapter_times.json"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 # What a docstring may hold between plain words: $math$, ``code``, `code`, :role:`target`, **bold**, *emphasis*, bullet.
@@ -24,6 +28,10 @@ INLINE = re.compile(
 )
 
 
+# A notebook names the exercise whose hint and solution belong there; they are not in it, where every reader would see them.
+SOLUTION = re.compile(r"<!-- solution ([\w.]+) -->")
+
+
 def repository() -> str:
     """The public address of the project, from the one place where it stands."""
     return str(tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"])
@@ -32,7 +40,8 @@ def repository() -> str:
 def modules() -> Iterator[str]:
     """Every public module of clteach, so that a new method's section appears by itself."""
     for info in pkgutil.walk_packages(clteach.__path__, "clteach."):
-        if not info.name.rpartition(".")[2].startswith("_"):
+        # The exercises themselves are on the chapters' pages, and their sources hold the solutions.
+        if not re.search(r"\._|\.exercises\.ch\d\d$", info.name):
             yield info.name
 
 
@@ -41,17 +50,59 @@ def api_sections() -> str:
     return "\n".join(section.format(name, name.removeprefix("clteach.")) for name in modules())
 
 
+def table(*rows: tuple[object, ...]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def chapter_times() -> dict[str, str]:
+    """What `make times` measured, as the instructor's guide shows it."""
+    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
+    quick = {name: sizes["quick"] for name, sizes in sorted(times.items()) if "quick" in sizes}
+    full = {name: sizes["full"] for name, sizes in sorted(times.items()) if "full" in sizes}
+
+    def titled(name: str) -> str:
+        return f"{{doc}}`{name[:2]} {chapters().get(name[:2], name)} <../notebooks/{name}>`"
+
+    rows = [(titled(name), f"{each['processor_seconds']:.0f} s") for name, each in quick.items()]
+    shown = table(
+        ("chapter", "processor time"), *rows, ("all", f"{sum(e['processor_seconds'] for e in quick.values()):.0f} s")
+    )
+    measured = "; ".join(
+        f"{titled(n)}: {e['wall_seconds'] / 60:.0f} minutes on {e['device']['gpu'] or e['device']['cpu']}"
+        for n, e in full.items()
+    )
+    return {
+        "{{ chapter_times }}": shown,
+        "{{ times_machine }}": ", ".join(sorted({f"{each['device']['cpu']}" for each in quick.values()})),
+        "{{ full_times }}": f"Measured: {measured}." if full else "It has not been measured yet.",
+    }
+
+
+def exercise_table() -> str:
+    rows = [(each.id, each.title, course.LEVELS[each.level], each.level) for each in exercises().values()]
+    return table(("exercise", "title", "level", "points"), *rows)
+
+
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the two names that a page may use: ``{{ repository }}`` and ``{{ api }}``."""
+    """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
+    if docname.startswith("notebooks/"):  # the source is JSON
+        source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
     if docname.startswith("book/"):
         source[0] = source[0].replace("{{ repository }}", repository())
+        if docname == "book/instructors":
+            for name, text in {**chapter_times(), "{{ exercise_table }}": exercise_table()}.items():
+                source[0] = source[0].replace(name, text)
         if "{{ api }}" in source[0]:
             source[0] = source[0].replace("{{ api }}", api_sections())
 
 
-def reread_api(app: Sphinx, *_: object) -> list[str]:
-    """The API page follows the package, not its own file: it is read at every build."""
-    return ["book/api"]
+def reread(app: Sphinx, env: Any, *_: object) -> list[str]:
+    """What follows the package, not its own file, is read at every build: API, solutions, the table of exercises."""
+    return [
+        name for name in env.found_docs if name in ("book/api", "book/instructors") or name.startswith("notebooks/")
+    ]
 
 
 def inline(match: re.Match[str]) -> str:
@@ -88,7 +139,7 @@ def set_address(app: Sphinx, config: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_address)
-    app.connect("env-get-outdated", reread_api)
+    app.connect("env-get-outdated", reread)
     app.connect("source-read", fill_in)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon
