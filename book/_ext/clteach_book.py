@@ -17,6 +17,7 @@ from clteach.exercises import course
 from clteach.exercises.core import chapters, exercises
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TIMES = Path(__file__).parents[1] / "chapter_times.json"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
@@ -59,24 +60,22 @@ def table(*rows: tuple[object, ...]) -> str:
 def chapter_times() -> dict[str, str]:
     """What `make times` measured, as the instructor's guide shows it."""
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
-    quick = {name: sizes["quick"] for name, sizes in sorted(times.items()) if "quick" in sizes}
-    full = {name: sizes["full"] for name, sizes in sorted(times.items()) if "full" in sizes}
-
-    def titled(name: str) -> str:
-        return f"{{doc}}`{name[:2]} {chapters().get(name[:2], name)} <../notebooks/{name}>`"
-
-    rows = [(titled(name), f"{each['processor_seconds']:.0f} s") for name, each in quick.items()]
-    shown = table(
-        ("chapter", "processor time"), *rows, ("all", f"{sum(e['processor_seconds'] for e in quick.values()):.0f} s")
-    )
-    measured = "; ".join(
-        f"{titled(n)}: {e['wall_seconds'] / 60:.0f} minutes on {e['device']['gpu'] or e['device']['cpu']}"
-        for n, e in full.items()
-    )
+    rows, processors, full = [], set(), []
+    for name in sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")):
+        title = f"{{doc}}`{name[:2]} {chapters().get(name[:2], name)} <../notebooks/{name}>`"
+        measured = times.get(name, {})
+        shown = "not measured yet"
+        if quick := measured.get("quick"):
+            shown = f"{quick['processor_seconds']:.0f} s"
+            processors.add(quick["device"]["cpu"])
+        rows.append((title, shown))
+        if long := measured.get("full"):
+            where = long["device"]["gpu"] or long["device"]["cpu"]
+            full.append(f"{title}: {long['wall_seconds'] / 60:.0f} minutes on {where}")
     return {
-        "{{ chapter_times }}": shown,
-        "{{ times_machine }}": ", ".join(sorted({f"{each['device']['cpu']}" for each in quick.values()})),
-        "{{ full_times }}": f"Measured: {measured}." if full else "It has not been measured yet.",
+        "{{ chapter_times }}": table(("chapter", "processor time"), *rows),
+        "{{ times_machine }}": ", ".join(sorted(processors)) or "no machine yet",
+        "{{ full_times }}": f"Measured: {'; '.join(full)}." if full else "It has not been measured yet.",
     }
 
 
