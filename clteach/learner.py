@@ -21,19 +21,20 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.nets import mlp
-from clteach.seeding import seeded
+from clteach.generation import feature_classifier, features, frechet_distance, quality
+from clteach.nets import LeNet, mlp
+from clteach.seeding import generator, seeded
 from clteach.streams import Batch, Data, Spec, Stream
 
 Noise = Mapping[str, Tensor]
@@ -129,6 +130,45 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, **settings: Any) -> Adam
     return Adam(parameters, lr=lr, fused=True, **settings)
 
 
+@torch.no_grad()
+def step_preview(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> list[Tensor]:
+    r"""The step Δθ that an optimiser would take with these gradients, without taking it: nothing is written.
+
+    Args:
+        optimizer: Adam or SGD, without weight decay, momentum of SGD or other extras.
+        parameters: some of the optimiser's parameters.
+        gradients: one per parameter, of the same shape.
+
+    Returns:
+        Δθ, one per parameter.
+
+    Raises:
+        ConfigError: another optimiser, an extra, or a parameter that the optimiser does not have.
+    """
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    extras = ("weight_decay", "momentum", "amsgrad", "maximize")
+    if type(optimizer) not in (Adam, SGD) or any(group.get(key) for group in optimizer.param_groups for key in extras):
+        kind = type(optimizer).__name__
+        raise ConfigError(f"no preview of a step of {kind} with these settings: expected plain Adam or SGD.")
+    steps = []
+    for p, g in zip(parameters, gradients, strict=True):
+        if p not in groups:
+            raise ConfigError("a parameter does not belong to this optimiser: preview with the one that trains it.")
+        group, state = groups[p], optimizer.state.get(p)
+        if isinstance(optimizer, SGD):
+            steps.append(-group["lr"] * g)
+            continue
+        beta1, beta2 = group["betas"]
+        k = state["step"].double() + 1 if state else 1.0  # stays on the device
+        # m = β₁ m + (1 - β₁) g,  v = β₂ v + (1 - β₂) g²
+        m = state["exp_avg"].lerp(g, 1 - beta1) if state else (1 - beta1) * g
+        v = (state["exp_avg_sq"] * beta2).addcmul_(g, g, value=1 - beta2) if state else (1 - beta2) * g.square()
+        # Δθ = -lr · m / (1 - β₁ᵏ) / (√(v / (1 - β₂ᵏ)) + ε)
+        scale = v.sqrt_().mul_((1 - beta2**k) ** -0.5).add_(group["eps"])
+        steps.append(m.div_(scale).mul_(-group["lr"] / (1 - beta1**k)))
+    return steps
+
+
 def _log(mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
@@ -157,6 +197,7 @@ class Learner(nn.Module):
     summary: ClassVar[str]
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
+    measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.MEASURES`
     Config: ClassVar[type[Config]] = Config
 
     mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
@@ -196,6 +237,9 @@ class Learner(nn.Module):
         return self.known if self.spec.scenario == "task" else self.mask[:1]
 
     # --- training, in the order of the calls ---
+
+    def prepare(self, stream: Stream) -> None:
+        """Once before training begins: what evaluation needs to know of the stream."""
 
     def training_data(self, stream: Stream, t: int) -> Data:
         """What this learner may train on in task t: that task's training data."""
@@ -237,9 +281,13 @@ class Learner(nn.Module):
         total(losses).backward()
         if self.penalty is not None:
             self.penalty.add_grad_()
+        self.clip_grad_()
         for opt in self.opts.values():
             opt.step()
         return {name: value.detach() for name, value in losses.items()}
+
+    def clip_grad_(self) -> None:
+        """Limit the gradients in place before the optimisers use them; by default they stay as they are."""
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         """Once after the last phase of a task: Fisher information, path integrals, memories."""
@@ -299,8 +347,12 @@ class Classifier(Learner):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
         with seeded(seed, "classifier"):
-            self.net = mlp(spec.shape, self.cfg.hidden, spec.n_out)
+            self.net = self.make_net()
         self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+
+    def make_net(self) -> nn.Sequential:
+        """The network, with new weights."""
+        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
@@ -321,6 +373,76 @@ class Generator(Learner):
     ) -> Tensor:
         """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(Config):
+    """Settings of every pure generator."""
+
+    features: Literal["lenet", "inputs"] = "lenet"
+    """space in which FID is measured: a LeNet's 84 features (trained on the data set), or the inputs as they are"""
+
+
+class PureGenerator(Generator):
+    """A generator that classifies nothing: it is judged by its samples of each task, by their FID."""
+
+    scenarios = ("class",)
+    needs = "the scenarios differ only in labels, which a generator does not see"
+    measure = "fid"
+    Config = GeneratorConfig
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        # The judge's weights are part of the learner: one that is loaded from a file is judged in the same space.
+        if self.cfg.features == "lenet":
+            if len(spec.shape) != 3:
+                raise ConfigError(
+                    f"{self.name}: a LeNet needs images, the inputs are of shape {spec.shape}; set features='inputs'."
+                )
+            with seeded(seed, "judge"):
+                self.judge = frozen_copy(LeNet(spec.shape[0], spec.n_out))
+
+    def prepare(self, stream: Stream) -> None:
+        if self.cfg.features == "lenet":
+            refresh(self.judge, feature_classifier(stream))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Inputs (N, *shape) -> what FID compares (N, d), on the CPU."""
+        return features(self.judge, x) if self.cfg.features == "lenet" else x.flatten(1).cpu()
+
+    @torch.no_grad()
+    def evaluate(self, t: int, data: Data) -> float:
+        """FID ≥ 0 between the data of task t and as many samples of that task; always from the same random numbers."""
+        real = torch.cat([self.features(batch.x) for batch in data.batches()])
+        return frechet_distance(real, self.features(self.judged(t, data)))
+
+    def quality(self, t: int, data: Data) -> dict[str, float]:
+        """All measures of `clteach.generation.quality` on data of task t, of the same samples as in `evaluate`."""
+        return quality(self.judge, torch.cat([batch.x for batch in data.batches()]), self.judged(t, data))
+
+    def judged(self, t: int, data: Data) -> Tensor:
+        """(N, *shape) samples of task t, as many as there are data."""
+        rng = generator(self.seed, "evaluate", t, device=data.device)
+        return self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1] of tasks (n,); without them, of all tasks learned so far, equally often.
+
+        Raises:
+            ConfigError: classes are asked for, which a generator without labels cannot choose.
+        """
+        if classes is not None:
+            raise ConfigError(f"{self.name} has seen no labels: it can sample chosen tasks, but not chosen classes.")
+        if tasks is None:
+            tasks = torch.randint(max(self.t, 0) + 1, (n,), generator=rng, device=rng.device)
+        return self.dream(tasks, rng)
+
+    def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, *shape) samples in [0, 1], one of each of the tasks (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define dream()")
 
 
 M = TypeVar("M", bound=nn.Module)

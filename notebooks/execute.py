@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -73,7 +74,7 @@ def stamp(notebook: NotebookNode, name: str) -> None:
 
 
 def write_exercises(notebook: NotebookNode, name: str) -> None:
-    """Write the chapter's exercises, as the package has them, behind the cell with the heading "Exercises".
+    """Write the chapter's exercises, as the package has them, behind the cell that holds the heading "Exercises".
 
     They are cells with ids of their own (exercise-...), so what the chapter says before and after them stays.
     """
@@ -81,7 +82,7 @@ def write_exercises(notebook: NotebookNode, name: str) -> None:
     if number not in chapters():
         return
     cells = [cell for cell in notebook.cells if not cell.get("id", "").startswith("exercise-")]
-    headings = [index for index, cell in enumerate(cells) if cell.source.startswith("## Exercises")]
+    headings = [index for index, cell in enumerate(cells) if "## Exercises" in cell.source.split("\n")]
     if not headings:
         raise ChapterError(
             f"{name}: clteach/exercises/ch{number}.py has exercises, but no cell begins with ## Exercises."
@@ -145,6 +146,36 @@ def execute(path: Path, size: str) -> str:
     return to_text(notebook)
 
 
+def execute_exercises(path: Path) -> str:
+    """Write and execute the cells of the exercises alone, which need nothing of the chapter; all others stay as they are.
+
+    Returns:
+        The text of the notebook, the same as if all of it had been executed.
+
+    Raises:
+        ChapterError: A cell failed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    widgets = notebook.metadata.get("widgets")
+    write_exercises(notebook, path.name)
+    own = [cell for cell in notebook.cells if cell.get("id", "").startswith("exercise-")]
+    alone = nbformat.v4.new_notebook(cells=own)  # the same cells: they get their outputs here
+    try:
+        NotebookClient(alone, kernel_name="python3", timeout=CELL_SECONDS, record_timing=False).execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise ChapterError(f"{path.name}: {error}") from error
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    if widgets:
+        notebook.metadata["widgets"] = widgets
+    stamp(notebook, path.name)
+    nbformat.validate(notebook)
+    return to_text(notebook)
+
+
 def processor_seconds() -> float:
     """Processor time of the kernels so far: unlike the wall time, it is the same on a busy machine."""
     return os.times().children_user + os.times().children_system
@@ -168,13 +199,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
     parser.add_argument("--times", action="store_true", help="record how long it takes, and write no notebook")
+    parser.add_argument("--exercises", action="store_true", help="write and execute the exercises' cells alone")
     arguments = parser.parse_args()
     chosen = arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     size = os.environ.setdefault("CLTEACH_SIZE", "quick")
     for path in chosen:
         start, before = time.perf_counter(), processor_seconds()
         try:
-            text = execute(path.resolve(), size)
+            text = (execute_exercises if arguments.exercises else partial(execute, size=size))(path.resolve())
         except ChapterError as error:
             sys.exit(str(error))
         if arguments.times:

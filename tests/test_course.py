@@ -78,7 +78,7 @@ def test_every_chapter_can_be_assigned_and_its_cells_run(number: str, tmp_path: 
             assert isinstance(report, Report) and report.status == "todo"
         else:
             exec(code, space)
-    assert [cell["source"] for cell in chapter_cells(number)][1].startswith(":::{exercise}")
+    assert [cell["source"] for cell in chapter_cells(number)][2].startswith(":::{exercise}")
 
 
 def test_what_is_there_is_not_replaced_by_accident(course: Path) -> None:

@@ -319,3 +319,14 @@ def test_accuracy_against_a_setting() -> None:
         plots.accuracy_against({"er": {1: [0.5], 2: [0.5, 0.6]}}, "samples")
     with pytest.raises(ConfigError, match="No scores"):
         plots.accuracy_against({"er": {}}, "samples")
+
+
+def test_matrices_of_another_measure_are_shown_as_they_are() -> None:
+    fid = torch.tensor([[12.0, torch.nan], [250.0, 40.0]])
+    ax = plots.accuracy_matrix(fid, measure="fid").axes[0]
+    assert [t.get_text() for t in ax.texts] == ["12", "250", "40"]
+    assert ax.collections[0].get_clim() == (0, 250) and ax.get_xlabel() == "FID on task"
+    both = plots.accuracy_matrices({"vae-joint": fid / 10, "vae-finetune": fid}, measure="fid")
+    assert both.axes[0].collections[0].get_clim() == (0, 250), "one scale for all"
+    curve = plots.accuracy_per_task({"vae-joint": fid}, measure="fid").axes[0]
+    assert curve.lines[0].get_ydata().tolist() == [12, 145] and curve.get_ylabel().startswith("FID")

@@ -7,14 +7,19 @@ from typing import Any, TypeVar
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
+from clteach.methods.hypernetwork_replay import HypernetworkR, HypernetworkTIR
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
+from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.online_ewc import OnlineEWC
 from clteach.methods.si import SI
+from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
 from clteach.streams import Spec
 
@@ -29,7 +34,12 @@ def register(cls: L) -> L:
     return cls
 
 
-for _cls in (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay):
+for _cls in (
+    *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
+    *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI),
+    *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
+    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE),
+):
     register(_cls)
 
 
