@@ -111,6 +111,27 @@ def test_predictions_are_true_of_the_records() -> None:
     assert means["ewc", "class"] < 25  # 01.predict: d
 
 
+def test_references_agree_with_the_package() -> None:
+    """Where the package has the same function, both give the same."""
+    from clteach import metrics, vae
+    from clteach.methods.vae_generators import task_codes
+    from clteach.streams import Spec
+
+    R = torch.rand(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert ALL["00.average_accuracy"].solution(R) == pytest.approx(metrics.average_accuracy(R))
+    assert ALL["00.forgetting"].solution(R) == pytest.approx(metrics.forgetting(R))
+    mean, logvar, eps = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ALL["02.kl"].solution(mean, logvar), vae.kl_standard_normal(mean, logvar))
+    assert torch.allclose(ALL["02.reparameterise"].solution(mean, logvar, eps), vae.reparameterise(mean, logvar, eps))
+    units = {"domain": ((0, 1),) * 3, "task": ((0, 1), (2, 3), (4, 5)), "class": ((0, 1), (2, 3), (4, 5))}
+    for scenario, own in units.items():
+        spec = Spec((1,), 3, 2 if scenario == "domain" else 6, scenario, own)
+        for task, seen in ((0, 1), (0, 2), (1, 3), (2, 3)):
+            active = spec.active(torch.tensor([task]), seen)[0]
+            assert torch.equal(ALL["01.active"].solution(scenario, task, seen, 3), active)
+    assert torch.equal(torch.stack([ALL["03.task_code"].solution(t) for t in range(16)]), task_codes(16))
+
+
 # ------------------------------------------------------------------------------------------- what answers can do
 
 

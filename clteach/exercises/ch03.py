@@ -12,10 +12,10 @@ TITLE = "Multiband VAE"
 
 
 def task_code(task: int) -> Tensor:
-    """(4,) the translator's code of a task: the lowest four bits of (9 task mod 16) + 1, the highest first, as ±1."""
+    """(4,) the translator's code of a task: the lowest four bits of (9 task mod 16) + 1, the lowest first, as ±1."""
     ### BEGIN SOLUTION
     number = (9 * task) % 16 + 1
-    bits = torch.tensor([(number >> place) & 1 for place in (3, 2, 1, 0)])
+    bits = torch.tensor([(number >> place) & 1 for place in range(4)])
     return 2.0 * bits - 1
     ### END SOLUTION
 
@@ -82,7 +82,7 @@ EXERCISES = (
         1,
         "The translator is told the task as four numbers, each −1 or +1: the lowest four bits of $(9t \\bmod 16) + "
         "1$, "
-        "the highest bit first.",
+        "the lowest bit first.",
         task_code,
         _tasks,
         (
@@ -92,18 +92,18 @@ EXERCISES = (
                 "The bits are 0 and 1 here. As ±1 both values speak: 2 · bit − 1.",
             ),
             Mistake(
-                "lowest bit first",
+                "highest bit first",
                 lambda task: task_code(task).flip(0),
-                "The order is reversed: the highest bit first.",
+                "The order is reversed: the lowest bit first.",
             ),
             Mistake(
                 "bits of the task",
-                lambda task: torch.tensor([2.0 * ((task >> p) & 1) - 1 for p in (3, 2, 1, 0)]),
+                lambda task: torch.tensor([2.0 * ((task >> p) & 1) - 1 for p in range(4)]),
                 "These are the bits of t itself. The factor 9 sets neighbouring tasks further apart.",
             ),
             Mistake(
                 "one forgotten",
-                lambda task: torch.tensor([2.0 * (((9 * task) % 16 >> p) & 1) - 1 for p in (3, 2, 1, 0)]),
+                lambda task: torch.tensor([2.0 * (((9 * task) % 16 >> p) & 1) - 1 for p in range(4)]),
                 "The 1 is added after the modulo.",
             ),
             Mistake(
