@@ -22,7 +22,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python $(
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks record bench clean distclean
+.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises times record bench clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ wheel-test: $(VENV)/.dev  ## build the wheel, install it into an empty environme
 
 notebooks: $(VENV)/.dev  ## execute the chapters and rewrite them (SIZE=full: the papers' settings, into out/notebooks)
 	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py
+
+exercises: $(VENV)/.dev  ## write the exercises of clteach/exercises into the chapters, without executing the rest
+	$(BIN)/python notebooks/execute.py --exercises
+
+times: $(VENV)/.dev  ## measure what the chapters take, for the instructor's guide (SIZE=full on a GPU)
+	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py --times
 
 record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to results/ into the package and the README
 	@ls results/*.json >/dev/null 2>&1 || { echo "results/ holds no *.json: run '$(BIN)/clteach reproduce NAME' first"; exit 1; }

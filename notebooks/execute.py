@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import nbformat
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from clteach.exercises import course
+from clteach.exercises.core import chapters
+from clteach.experiments import checkout, machine
+
 ROOT = Path(__file__).parents[1]
+TIMES = ROOT / "book" / "chapter_times.json"
 CELL_SECONDS = 300
 BADGE = "[![Open in Colab]"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -65,6 +73,24 @@ def stamp(notebook: NotebookNode, name: str) -> None:
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in ("tags", "mystnb") if key in cell.metadata})
 
 
+def write_exercises(notebook: NotebookNode, name: str) -> None:
+    """Write the chapter's exercises, as the package has them, behind the cell that holds the heading "Exercises".
+
+    They are cells with ids of their own (exercise-...), so what the chapter says before and after them stays.
+    """
+    number = name[:2]
+    if number not in chapters():
+        return
+    cells = [cell for cell in notebook.cells if not cell.get("id", "").startswith("exercise-")]
+    headings = [index for index, cell in enumerate(cells) if "## Exercises" in cell.source.split("\n")]
+    if not headings:
+        raise ChapterError(
+            f"{name}: clteach/exercises/ch{number}.py has exercises, but no cell begins with ## Exercises."
+        )
+    written = [nbformat.from_dict(cell) for cell in course.chapter_cells(number)]
+    notebook.cells = cells[: headings[0] + 1] + written + cells[headings[0] + 1 :]
+
+
 def drop_progress(notebook: NotebookNode, name: str) -> None:
     """Remove progress bars from the outputs. Anything else on stderr is a warning, and a chapter has none."""
     for number, cell in enumerate(notebook.cells, start=1):
@@ -98,6 +124,7 @@ def execute(path: Path, size: str) -> str:
         ChapterError: A cell failed, ran too long or wrote to stderr.
     """
     notebook = nbformat.read(path, as_version=4)
+    write_exercises(notebook, path.name)
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -119,17 +146,74 @@ def execute(path: Path, size: str) -> str:
     return to_text(notebook)
 
 
+def execute_exercises(path: Path) -> str:
+    """Write and execute the cells of the exercises alone, which need nothing of the chapter; all others stay as they are.
+
+    Returns:
+        The text of the notebook, the same as if all of it had been executed.
+
+    Raises:
+        ChapterError: A cell failed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    widgets = notebook.metadata.get("widgets")
+    write_exercises(notebook, path.name)
+    own = [cell for cell in notebook.cells if cell.get("id", "").startswith("exercise-")]
+    alone = nbformat.v4.new_notebook(cells=own)  # the same cells: they get their outputs here
+    try:
+        NotebookClient(alone, kernel_name="python3", timeout=CELL_SECONDS, record_timing=False).execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise ChapterError(f"{path.name}: {error}") from error
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    if widgets:
+        notebook.metadata["widgets"] = widgets
+    stamp(notebook, path.name)
+    nbformat.validate(notebook)
+    return to_text(notebook)
+
+
+def processor_seconds() -> float:
+    """Processor time of the kernels so far: unlike the wall time, it is the same on a busy machine."""
+    return os.times().children_user + os.times().children_system
+
+
+def record_time(name: str, size: str, wall: float, processor: float) -> None:
+    """Write what a chapter took into book/chapter_times.json, which the instructor's guide shows."""
+    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
+    entry = {
+        "processor_seconds": round(processor, 1),
+        "wall_seconds": round(wall, 1),
+        "device": machine("cuda" if torch.cuda.is_available() else "cpu"),
+        "commit": checkout(),
+        "command": f"make times SIZE={size}",
+    }
+    times.setdefault(name, {})[size] = entry
+    TIMES.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
-    chosen = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    parser.add_argument("--times", action="store_true", help="record how long it takes, and write no notebook")
+    parser.add_argument("--exercises", action="store_true", help="write and execute the exercises' cells alone")
+    arguments = parser.parse_args()
+    chosen = arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     size = os.environ.setdefault("CLTEACH_SIZE", "quick")
     for path in chosen:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), processor_seconds()
         try:
-            text = execute(path.resolve(), size)
+            text = (execute_exercises if arguments.exercises else partial(execute, size=size))(path.resolve())
         except ChapterError as error:
             sys.exit(str(error))
+        if arguments.times:
+            wall, processor = time.perf_counter() - start, processor_seconds() - before
+            record_time(path.stem, size, wall, processor)
+            print(f"{path.name}: {wall:.1f} s, {processor:.1f} s of processor time -> {TIMES}", flush=True)
+            continue
         target = path if size == "quick" else ROOT / "out" / "notebooks" / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(".tmp")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from clteach.exercises import course, exercises
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -204,13 +207,17 @@ def test_pages_load_nothing_from_elsewhere(html: Path) -> None:
     assert outside == []
 
 
-def markdown_to_rest(docstring: str) -> str:
+def extension() -> Any:
     spec = importlib.util.spec_from_file_location("clteach_book", ROOT / "book" / "_ext" / "clteach_book.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def markdown_to_rest(docstring: str) -> str:
     lines = docstring.split("\n")
-    module.from_markdown(None, "function", "name", None, None, lines)
+    extension().from_markdown(None, "function", "name", None, None, lines)
     return "\n".join(lines)
 
 
@@ -228,3 +235,40 @@ def markdown_to_rest(docstring: str) -> str:
 )
 def test_docstrings_in_markdown(markdown: str, rest: str) -> None:
     assert markdown_to_rest(markdown) == rest
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_solutions_are_put_under_the_exercises(path: Path) -> None:
+    """A chapter's page gets hint and solution of every exercise, from the package, and stays valid JSON."""
+    source = [path.read_text(encoding="utf-8")]
+    before = source[0].count("<!-- solution")
+    extension().fill_in(None, f"notebooks/{path.stem}", source)
+    text = "\n".join("".join(cell["source"]) for cell in json.loads(source[0])["cells"])
+    own = [each for each in exercises().values() if each.chapter == path.name[:2]]
+    assert before == len(own) == text.count(":::{solution}") and "<!-- solution" not in text
+    for each in own:
+        assert f":::{{exercise}} {each.title}" in text and each.statement in text
+        assert each.solved.rstrip() in text and each.hint in text
+
+
+def test_the_guide_shows_what_was_measured_and_every_exercise() -> None:
+    source = [(ROOT / "book" / "instructors.md").read_text(encoding="utf-8")]
+    extension().fill_in(None, "book/instructors", source)
+    assert "{{" not in source[0]
+    for each in exercises().values():
+        assert f"| {each.id} | {each.title} |" in source[0]
+    times = json.loads((ROOT / "book" / "chapter_times.json").read_text(encoding="utf-8"))
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        quick = times.get(path.stem, {}).get("quick")
+        shown = f"{quick['processor_seconds']:.0f} s" if quick else "not measured yet"
+        assert f"../notebooks/{path.stem}>` | {shown} |" in source[0]
+
+
+@pytest.mark.book
+def test_solutions_are_on_the_page_but_not_in_the_api(html: Path) -> None:
+    for each in exercises().values():
+        page = next((html / "notebooks").glob(f"{each.chapter}_*.html"), None)
+        if page is not None:
+            assert f'id="{course.label(each)}"' in page.read_text(encoding="utf-8")
+            assert "Solution to" in page.read_text(encoding="utf-8")
+    assert "clteach.exercises.ch0" not in (html / "book" / "api.html").read_text(encoding="utf-8")

@@ -111,6 +111,27 @@ def test_predictions_are_true_of_the_records() -> None:
     assert means["ewc", "class"] < 25  # 01.predict: d
 
 
+def test_references_agree_with_the_package() -> None:
+    """Where the package has the same function, both give the same."""
+    from clteach import metrics, vae
+    from clteach.methods.vae_generators import task_codes
+    from clteach.streams import Spec
+
+    R = torch.rand(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert ALL["00.average_accuracy"].solution(R) == pytest.approx(metrics.average_accuracy(R))
+    assert ALL["00.forgetting"].solution(R) == pytest.approx(metrics.forgetting(R))
+    mean, logvar, eps = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ALL["02.kl"].solution(mean, logvar), vae.kl_standard_normal(mean, logvar))
+    assert torch.allclose(ALL["02.reparameterise"].solution(mean, logvar, eps), vae.reparameterise(mean, logvar, eps))
+    units = {"domain": ((0, 1),) * 3, "task": ((0, 1), (2, 3), (4, 5)), "class": ((0, 1), (2, 3), (4, 5))}
+    for scenario, own in units.items():
+        spec = Spec((1,), 3, 2 if scenario == "domain" else 6, scenario, own)
+        for task, seen in ((0, 1), (0, 2), (1, 3), (2, 3)):
+            active = spec.active(torch.tensor([task]), seen)[0]
+            assert torch.equal(ALL["01.active"].solution(scenario, task, seen, 3), active)
+    assert torch.equal(torch.stack([ALL["03.task_code"].solution(t) for t in range(16)]), task_codes(16))
+
+
 # ------------------------------------------------------------------------------------------- what answers can do
 
 
@@ -154,7 +175,7 @@ def test_any_value_is_answered(value: Any, status: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "status", "words"),
     [
-        (..., "todo", "Replace the dots"),
+        (..., "todo", "in place of the dots"),
         (3.0, "type", "Give the function itself"),
         (torch.ones(3), "type", "Give the function itself"),
         (lambda mean: mean, "type", "kl(mean, logvar)"),
@@ -357,3 +378,29 @@ def test_an_exercise_is_data() -> None:
     new = Exercise("99.double", "", 1, "", double, lambda rng: {"one": (torch.ones(2),)}, (), "")
     assert new.template.strip().endswith('raise NotImplementedError("your code here")') and new.chapter == "99"
     assert new.outcomes(lambda x: 1 / 0, {"one": (torch.ones(2),)}) == ["raised ZeroDivisionError"]
+
+
+@pytest.mark.timeout(300)
+def test_in_a_notebook_s_kernel() -> None:
+    """In a kernel: an endless loop comes back, a flood is cut, input() does not wait, and the next cell prints as ever."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    sources = [
+        "from clteach.exercises import check\n"
+        "def kl(mean, logvar):\n    while True:\n        print('again')\n"
+        "check('02.kl', kl, seconds=0.5)",
+        "check('02.kl', lambda mean, logvar: input('?'))",
+        "import torch\ndef kl(mean: torch.Tensor, logvar: torch.Tensor):\n    return mean @ logvar\ncheck('02.kl', kl)",
+        "print('still here')",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    said = [
+        "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+        for cell in notebook.cells
+    ]
+    assert "within 0.5 s" in said[0] and "characters more" in said[0] and len(said[0]) < 2500
+    assert "input() cannot be used" in said[1]
+    assert "from line 3 of kl: return mean @ logvar" in said[2]
+    assert said[3] == "still here\n"

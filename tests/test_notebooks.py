@@ -12,6 +12,8 @@ import pytest
 import yaml
 from nbformat import NotebookNode
 
+from clteach.exercises import course, exercises
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -49,6 +51,35 @@ def test_chapter_is_stamped(path: Path) -> None:
     after = nbformat.from_dict(before)
     execute.stamp(after, path.name)
     assert before == after, "run `make notebooks`"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_chapter_has_the_package_s_exercises(path: Path) -> None:
+    """Statements and starting code on the page are those of `clteach.exercises`, and no solution is in the notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    before = [cell.source for cell in notebook.cells]
+    execute.write_exercises(notebook, path.name)
+    assert before == [cell.source for cell in notebook.cells], "run `make exercises`"
+    for each in exercises().values():
+        if each.chapter == path.name[:2]:
+            assert f":label: {course.label(each)}" in "\n".join(before)
+            assert each.solved.rstrip() not in "\n".join(before)
+
+
+def test_exercises_are_executed_alone(tmp_path: Path) -> None:
+    """The rest of the chapter stays, to the byte where nothing changed; a chapter without them gets them."""
+    (chapter,) = (path for path in CHAPTERS if path.name.startswith("04"))
+    assert execute.execute_exercises(chapter) == chapter.read_text(encoding="utf-8")
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if not cell.id.startswith("exercise-")]
+    nbformat.write(notebook, tmp_path / chapter.name)
+    assert execute.execute_exercises(tmp_path / chapter.name) == chapter.read_text(encoding="utf-8")
+
+
+def test_a_chapter_with_exercises_needs_the_heading() -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title")])
+    with pytest.raises(execute.ChapterError, match="## Exercises"):
+        execute.write_exercises(notebook, "02_new.ipynb")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)

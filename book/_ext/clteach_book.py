@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 import tomllib
@@ -12,8 +13,12 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import clteach
+from clteach.exercises import course
+from clteach.exercises.core import chapters, exercises
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+TIMES = Path(__file__).parents[1] / "chapter_times.json"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 # What a docstring may hold between plain words: $math$, ``code``, `code`, :role:`target`, **bold**, *emphasis*, bullet.
@@ -24,6 +29,10 @@ INLINE = re.compile(
 )
 
 
+# A notebook names the exercise whose hint and solution belong there; they are not in it, where every reader would see them.
+SOLUTION = re.compile(r"<!-- solution ([\w.]+) -->")
+
+
 def repository() -> str:
     """The public address of the project, from the one place where it stands."""
     return str(tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"])
@@ -32,7 +41,8 @@ def repository() -> str:
 def modules() -> Iterator[str]:
     """Every public module of clteach, so that a new method's section appears by itself."""
     for info in pkgutil.walk_packages(clteach.__path__, "clteach."):
-        if not info.name.rpartition(".")[2].startswith("_"):
+        # The exercises themselves are on the chapters' pages, and their sources hold the solutions.
+        if not re.search(r"\._|\.exercises\.ch\d\d$", info.name):
             yield info.name
 
 
@@ -41,17 +51,57 @@ def api_sections() -> str:
     return "\n".join(section.format(name, name.removeprefix("clteach.")) for name in modules())
 
 
+def table(*rows: tuple[object, ...]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def chapter_times() -> dict[str, str]:
+    """What `make times` measured, as the instructor's guide shows it."""
+    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
+    rows, processors, full = [], set(), []
+    for name in sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")):
+        title = f"{{doc}}`{name[:2]} {chapters().get(name[:2], name)} <../notebooks/{name}>`"
+        measured = times.get(name, {})
+        shown = "not measured yet"
+        if quick := measured.get("quick"):
+            shown = f"{quick['processor_seconds']:.0f} s"
+            processors.add(quick["device"]["cpu"])
+        rows.append((title, shown))
+        if long := measured.get("full"):
+            where = long["device"]["gpu"] or long["device"]["cpu"]
+            full.append(f"{title}: {long['wall_seconds'] / 60:.0f} minutes on {where}")
+    return {
+        "{{ chapter_times }}": table(("chapter", "processor time"), *rows),
+        "{{ times_machine }}": ", ".join(sorted(processors)) or "no machine yet",
+        "{{ full_times }}": f"Measured: {'; '.join(full)}." if full else "It has not been measured yet.",
+    }
+
+
+def exercise_table() -> str:
+    rows = [(each.id, each.title, course.LEVELS[each.level], each.level) for each in exercises().values()]
+    return table(("exercise", "title", "level", "points"), *rows)
+
+
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the two names that a page may use: ``{{ repository }}`` and ``{{ api }}``."""
+    """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
+    if docname.startswith("notebooks/"):  # the source is JSON
+        source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
     if docname.startswith("book/"):
         source[0] = source[0].replace("{{ repository }}", repository())
+        if docname == "book/instructors":
+            for name, text in {**chapter_times(), "{{ exercise_table }}": exercise_table()}.items():
+                source[0] = source[0].replace(name, text)
         if "{{ api }}" in source[0]:
             source[0] = source[0].replace("{{ api }}", api_sections())
 
 
-def reread_api(app: Sphinx, *_: object) -> list[str]:
-    """The API page follows the package, not its own file: it is read at every build."""
-    return ["book/api"]
+def reread(app: Sphinx, env: Any, *_: object) -> list[str]:
+    """What follows the package, not its own file, is read at every build: API, solutions, the table of exercises."""
+    return [
+        name for name in env.found_docs if name in ("book/api", "book/instructors") or name.startswith("notebooks/")
+    ]
 
 
 def inline(match: re.Match[str]) -> str:
@@ -88,7 +138,7 @@ def set_address(app: Sphinx, config: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_address)
-    app.connect("env-get-outdated", reread_api)
+    app.connect("env-get-outdated", reread)
     app.connect("source-read", fill_in)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon

@@ -46,8 +46,7 @@ def loss(reconstruction: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Ten
 
 
 def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by comparing values, not "
-    "by its code."""
+    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by its values, not by its code."""
     ### BEGIN SOLUTION
     rng = torch.Generator().manual_seed(0)
     mean, logvar = torch.randn(8, 3, generator=rng), torch.randn(8, 3, generator=rng)
@@ -59,8 +58,7 @@ def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 
 def traverse(z: Tensor, dimension: int, values: Tensor) -> Tensor:
-    """(V, n) copies of one latent z (n,): in copy k, the number at `dimension` is values[k], the others are as in "
-    "z."""
+    """(V, n) copies of one latent z (n,): in copy k, the number at `dimension` is values[k], the others are as in z."""
     ### BEGIN SOLUTION
     rows = z.repeat(len(values), 1)
     rows[:, dimension] = values

@@ -35,8 +35,7 @@ def generator_loss(fake: Tensor, autoencoder: Callable[[Tensor], Tensor]) -> Ten
 
 
 def pull_away(S: Tensor) -> Tensor:
-    """() the pull-away term of the embeddings S (N, d): mean squared cosine over all pairs i ≠ j. A row may be "
-    "zero."""
+    """() the pull-away term of the embeddings S (N, d): mean squared cosine over all pairs i ≠ j. A row may be zero."""
     ### BEGIN SOLUTION
     direction = S / S.norm(dim=1, keepdim=True).clamp_min(1e-8)
     squares = (direction @ direction.T).square()
@@ -46,8 +45,7 @@ def pull_away(S: Tensor) -> Tensor:
 
 
 def value(p_data: Tensor, p_g: Tensor, m: float) -> float:
-    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) "
-    "sum to 1."""
+    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) sum to 1."""
     ### BEGIN SOLUTION
     D = m * (p_data < p_g)
     return float((p_data * D + p_g * F.relu(m - D)).sum())

@@ -32,8 +32,7 @@ class Learnable:
 
 @dataclass(frozen=True)
 class Difference:
-    """`kind` (type, shape, nan or wrong), both values in words, and a hint if the difference itself tells "
-    "something."""
+    """`kind` (type, shape, nan or wrong), both values in words, and a hint if the difference itself tells something."""
 
     kind: str
     expected: str

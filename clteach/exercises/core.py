@@ -175,8 +175,7 @@ def no_cases(rng: torch.Generator) -> Cases:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check: `passed`, and what to read. `status` is passed, todo, wrong, shape, type, nan, error "
-    "or time."""
+    """The result of a check: `passed`, and what to read. `status`: passed, todo, wrong, shape, type, nan, error or time."""
 
     id: str
     title: str
@@ -201,7 +200,7 @@ class Report:
         for name in ("tried", "expected", "got", "hint", "printed"):
             if text := getattr(self, name):
                 label = {"hint": "note" if self.passed else "hint"}.get(name, name)
-                lines.append(textwrap.indent(_wrapped(text, name), " " * 12).replace(" " * 12, f"  {label:<10}", 1))
+                lines.append(textwrap.indent(_wrapped(text), " " * 12).replace(" " * 12, f"  {label:<10}", 1))
         return "\n".join(lines)
 
     def require(self) -> None:
@@ -211,9 +210,8 @@ class Report:
             raise AssertionError(str(self))
 
 
-def _wrapped(text: str, name: str) -> str:
-    width = 108 if name != "hint" else 100
-    return "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.split("\n"))
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.fill(line, 68, break_on_hyphens=False) for line in text.split("\n"))
 
 
 # --------------------------------------------------------------------------------------------------------- registry
@@ -269,7 +267,7 @@ def check(id: str, answer: Any, *, seed: int = 0, seconds: float = 10.0) -> Repo
         return Report(exercise.id, exercise.title, status, **words)
 
     if answer is Ellipsis or answer is NotImplemented:
-        return report("todo", hint="Replace the dots by your answer and run the cell again.")
+        return report("todo", hint="Put your answer in place of the dots, then run again.")
     if not callable(answer):
         if exercise.arguments:
             how = f"Give the function itself, without brackets: check({exercise.id!r}, {exercise.name})."
@@ -308,7 +306,7 @@ def check(id: str, answer: Any, *, seed: int = 0, seconds: float = 10.0) -> Repo
             printed=ended.printed,
         )
     if isinstance(ended.error, NotImplementedError):
-        return report("todo", hint="Replace the line with NotImplementedError by your code and run the cell again.")
+        return report("todo", hint="Put your code in place of the NotImplementedError, then run again.")
     if ended.error is None:
         found = [difference(want, got, exercise.tolerance) for want, got in zip(expected, results, strict=True)]
         if not any(found):

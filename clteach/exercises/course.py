@@ -18,6 +18,11 @@ from clteach.files import write_atomic
 
 LEVELS = {1: "warm-up", 2: "key step", 3: "stretch"}
 INSTALL = "try:\n    import clteach\nexcept ImportError:\n    %pip install -q clteach"
+HEAD = """\
+### With a check
+
+Write the function, run the cell, and read what the check says: what was tried, what was expected, and a hint. Try as often \
+as you like. In the online book, a hint and the solution are folded up under each exercise."""
 CONFIG = """\
 c = get_config()
 c.CourseDirectory.course_id = "clteach"
@@ -64,7 +69,7 @@ def chapter_cells(chapter: str) -> list[dict[str, Any]]:
     it is where the book puts hint and solution: they are not in the notebook, where every reader would see them.
     """
     chosen = of_chapter(chapter)
-    cells = [_code(f"exercise-{chapter}", imports(chosen))]
+    cells = [_markdown(f"exercise-{chapter}-text", HEAD), _code(f"exercise-{chapter}", imports(chosen))]
     for each in chosen:
         head = f":::{{exercise}} {each.title}\n:label: {label(each)}"
         text = f"{head}\n\n{statement(each)}\n:::\n\n<!-- solution {each.id} -->"
@@ -149,8 +154,7 @@ def _plain_cells(chosen: list[Exercise]) -> list[dict[str, Any]]:
 
 
 def _heading(each: Exercise) -> str:
-    points = f"{each.level} point{'s'[: each.level > 1]}"
-    return f"## {each.title}\n\n{statement(each)} ({points})"
+    return f"## {each.title} ({each.level} point{'s'[: each.level > 1]})\n\n{statement(each)}"
 
 
 def _write(path: Path, title: str, cells: list[dict[str, Any]]) -> Path:

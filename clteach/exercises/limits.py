@@ -25,13 +25,12 @@ from typing import Any, Never
 
 import torch
 
-PRINTED = 400  # characters of a learner's output that a report repeats
+PRINTED = 300  # characters of a learner's output that a report repeats
 GRACE = 1.0  # seconds that a function has for ending once it is told to
 
 
 class TimeIsUp(BaseException):
-    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow "
-    "it."""
+    """Raised inside the thread whose time is over; no `Exception`, so that ``except Exception`` does not swallow it."""
 
 
 @dataclass(frozen=True)
