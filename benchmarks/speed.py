@@ -13,8 +13,10 @@ import argparse
 import json
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 from clteach.data import load
 from clteach.experiments import checkout, machine
 from clteach.fisher import fisher_diagonal
+from clteach.jobs import Job, run_jobs
 from clteach.learner import Learner, adam
 from clteach.methods import METHODS, build
 from clteach.nets import mlp
@@ -37,6 +40,8 @@ TARGETS = {"finetune": 0.9, "generative-replay": 0.85}
 """To reach: the share of the bare loop's steps per second."""
 OF_FINETUNE = {"ewc": 0.8, "si": 0.7, "lwf": 0.6}
 """To reach: the share of fine-tuning's steps per second."""
+TWO_CORES = 1.7
+"""To reach: how much faster two processes finish a sweep than one."""
 
 
 def learner_step(name: str, stream: Stream, task: int) -> tuple[Learner, Callable[[int], None]]:
@@ -134,6 +139,21 @@ def fisher_ms_per_sample(stream: Stream) -> float:
     return (time.perf_counter() - start) / len(data) * 1e3
 
 
+def sweep_speedup(steps: int = 600) -> dict[str, float]:
+    """Seconds of four equal runs one after the other, and side by side on two cores (started workers are not timed)."""
+    jobs = [
+        Job("ewc", "split-mnist", seed=seed, steps=steps, settings={"hidden": HIDDEN}, device="cpu")
+        for seed in range(4)
+    ]
+    seconds: list[float] = []
+    for n_jobs in (1, 2, 1, 2):  # the first two warm up: loading the data, starting the workers
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            run_jobs(jobs if len(seconds) > 1 else [replace(job, steps=20) for job in jobs], folder, n_jobs=n_jobs)
+            seconds.append(time.perf_counter() - start)
+    return {"one_s": round(seconds[2], 2), "two_s": round(seconds[3], 2), "ratio": round(seconds[2] / seconds[3], 3)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
@@ -167,6 +187,8 @@ def main() -> None:
             note(f"{name} task {task} / finetune", race(ours, plain, **timing), OF_FINETUNE.get(name))
     fisher = fisher_ms_per_sample(stream)
     print(f"Fisher information {fisher:.3f} ms per sample")
+    scaling = sweep_speedup()
+    print(f"four runs: {scaling['one_s']} s with one process, {scaling['two_s']} s with two; target {TWO_CORES}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"peak memory {peak:.2f} GiB")
     record = {
@@ -177,6 +199,7 @@ def main() -> None:
         "machine": {**machine(), "threads_per_process": args.threads},
         "rows": rows,
         "fisher_ms_per_sample": round(fisher, 4),
+        "two_processes": {**scaling, "target": TWO_CORES},
         "peak_memory_gib": round(peak, 3),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

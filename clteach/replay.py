@@ -3,6 +3,7 @@ r"""What methods that replay have in common: the loss on samples labelled by an 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,22 @@ def imitation_loss(
     return -(temperature**2) * (F.softmax(old / temperature, 2) * log_p).sum(2).mean()
 
 
+def room(n: int, shape: Sequence[int]) -> Tensor:
+    """(n, *shape) zeros, room for n inputs: bytes for images (C, H, W), float32 for vectors."""
+    return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
+
+
+def put(kept: Tensor, rows: slice, x: Tensor) -> None:
+    """Write inputs x (n, *shape) in [0, 1] into these rows of a `room`; pixels are rounded to the nearest byte."""
+    kept[rows] = (x * 255).round().to(torch.uint8) if kept.dtype == torch.uint8 else x
+
+
+def take(kept: Tensor, index: Tensor) -> Tensor:
+    """(n, *shape) float32 inputs in [0, 1] at positions `index` (n,) of a `room`."""
+    x = kept.index_select(0, index)
+    return x.to(torch.float32).div_(255) if kept.dtype == torch.uint8 else x
+
+
 class Memory(nn.Module):
     """A fixed number of real samples per class of every task, chosen at random when the task ends.
 
@@ -65,11 +82,8 @@ class Memory(nn.Module):
         super().__init__()
         self.per_class = per_class
         self.sizes = [per_class * len(units) for units in spec.units]
-        self.as_bytes = len(spec.shape) == 3
         capacity = sum(self.sizes)
-        self.register_buffer(
-            "x", torch.zeros(capacity, *spec.shape, dtype=torch.uint8 if self.as_bytes else torch.float32)
-        )
+        self.register_buffer("x", room(capacity, spec.shape))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
         self.units = spec.units
@@ -90,7 +104,7 @@ class Memory(nn.Module):
                 order = torch.randint(len(data), (self.per_class,), generator=rng, device=rng.device)
             batch = data.batch(order)
             rows = slice(start, start + self.per_class)
-            self.x[rows] = (batch.x * 255).round().to(torch.uint8) if self.as_bytes else batch.x
+            put(self.x, rows, batch.x)
             self.y[rows], self.task[rows] = batch.y, batch.task
             start += self.per_class
 
@@ -101,6 +115,4 @@ class Memory(nn.Module):
 
     def batch(self, index: Tensor) -> Batch:
         """The samples at positions `index` (n,)."""
-        x = self.x.index_select(0, index)
-        x = x.to(torch.float32).div_(255) if self.as_bytes else x
-        return Batch(x, self.y.index_select(0, index), self.task.index_select(0, index))
+        return Batch(take(self.x, index), self.y.index_select(0, index), self.task.index_select(0, index))

@@ -1,8 +1,11 @@
 r"""Generative replay: a generative model dreams of past tasks, and the classifier learns from the dreams.
 
 Shin et al. 2017 (deep generative replay, DGR); here in the form of van de Ven & Tolias 2018, with a variational
-auto-encoder as the generator. No past data is kept. Before task t both models are copied; during task t every step mixes
-a batch of real data with a batch x̃ drawn from the *previous* generator and labelled by the *previous* classifier.
+auto-encoder as the generator. No past data is kept. During task t every step mixes a batch of real data with a batch x̃
+drawn from the *previous* generator and labelled by the *previous* classifier. There are two ways to keep the two:
+
+* **model**: before task t both networks are copied, and the copies make and label new samples in every step; or
+* **samples**: before task t the two make and label a fixed set of samples, from which every step takes some.
 
 With n tasks seen so far, each task counts alike, although only the newest is real:
 
@@ -28,7 +31,7 @@ from torch import Tensor
 from clteach import learner
 from clteach.errors import ConfigError
 from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
-from clteach.replay import imitation_loss
+from clteach.replay import imitation_loss, put, room, take
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 from clteach.vae import VAE, bernoulli_nll, kl_standard_normal
@@ -54,6 +57,10 @@ class GenerativeReplay(Classifier, Generator):
         """units of the VAE's hidden layers; None: those of the classifier"""
         replay_batch: int | None = None
         """replayed samples per step; None: as many as in the current batch"""
+        keep: Literal["model", "samples"] = "model"
+        """what stands for the past: copies of the old networks, or samples they made once before the task"""
+        stored_samples: int = 5000
+        """number of samples made before each task if those are kept"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -62,6 +69,14 @@ class GenerativeReplay(Classifier, Generator):
                     f"generative-replay: temperature={self.temperature}, z={self.z}, replay_batch={self.replay_batch}: "
                     "expected a temperature > 0, at least one latent dimension and at least one replayed sample."
                 )
+            if self.keep not in ("model", "samples") or self.stored_samples < 1:
+                raise ConfigError(
+                    f"generative-replay: keep={self.keep!r}, stored_samples={self.stored_samples}: "
+                    "expected keep 'model' or 'samples', and at least one sample to store."
+                )
+
+    stored: Tensor  # (S, *shape) samples of the previous generator
+    stored_logits: Tensor  # (S, n_out) what the previous classifier says of them
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
@@ -69,31 +84,50 @@ class GenerativeReplay(Classifier, Generator):
         with seeded(seed, "generator"):
             self.vae = VAE(spec.shape, hidden, self.cfg.z)
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
-        # The models as they were before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
-        self.old_net, self.old_vae = frozen_copy(self.net), frozen_copy(self.vae)
+        # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
+        if self.cfg.keep == "model":
+            self.old_net, self.old_vae = frozen_copy(self.net), frozen_copy(self.vae)
+        else:
+            self.register_buffer("stored", room(self.cfg.stored_samples, spec.shape))
+            self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
 
+    @torch.no_grad()
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
-        refresh(self.old_net, self.net)
-        refresh(self.old_vae, self.vae)
+        if self.cfg.keep == "model":
+            refresh(self.old_net, self.net)
+            refresh(self.old_vae, self.vae)
+        elif t > 0:
+            # Now, before the first step, the networks still are the previous ones.
+            put(self.stored, slice(None), self.sample(len(self.stored), rng))
+            everything = torch.arange(len(self.stored), device=rng.device)
+            self.stored_logits.copy_(self.net(take(self.stored, everything)))
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
-        return {
-            "eps": torch.randn(n + n_replay, self.cfg.z, generator=rng, device=rng.device),  # for the encoder
-            "z": torch.randn(n_replay, self.cfg.z, generator=rng, device=rng.device),  # what is replayed
-        }
+        eps = torch.randn(n + n_replay, self.cfg.z, generator=rng, device=rng.device)  # for the encoder
+        if self.cfg.keep == "samples":
+            stored = torch.randint(self.cfg.stored_samples, (n_replay,), generator=rng, device=rng.device)
+            return {"eps": eps, "stored": stored}
+        return {"eps": eps, "z": torch.randn(n_replay, self.cfg.z, generator=rng, device=rng.device)}
+
+    @torch.no_grad()
+    def replayed(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Inputs x̃ (R, *shape) of the past and the old classifier's logits (R, n_out) for them."""
+        if self.cfg.keep == "samples":
+            return take(self.stored, noise["stored"]), self.stored_logits.index_select(0, noise["stored"])
+        x = self.old_vae.sample(noise["z"])
+        return x, self.old_net(x)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
-        n, n_replay = len(batch.x), len(noise["z"])
+        n = len(batch.x)
+        n_replay = len(noise["eps"]) - n
         if n_replay == 0:
             return {
                 "current": self.cross_entropy(self.net(batch.x), batch),
                 "vae": self.elbo_loss(batch.x, noise["eps"]).mean(),
             }
 
-        with torch.no_grad():
-            replayed = self.old_vae.sample(noise["z"])  # (R, *shape)
-            old_logits = self.old_net(replayed)  # (R, n_out)
+        replayed, old_logits = self.replayed(noise)  # (R, *shape), (R, n_out)
         # Real and replayed samples go through the networks together: one large matrix product instead of two.
         x = torch.cat([batch.x, replayed])
         logits, logits_replayed = self.net(x).split([n, n_replay])

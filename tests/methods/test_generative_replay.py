@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from clteach.checks import toy_data
+from clteach.checks import check_learner, toy_data
 from clteach.errors import ConfigError
 from clteach.learner import Phase
+from clteach.methods import METHODS
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.seeding import generator
 from clteach.streams import Stream, split
 from clteach.training import train
 
 
-def ready(scenario: str, t: int, **settings: object) -> tuple[GenerativeReplay, Stream]:
+def ready(
+    scenario: str, t: int, shape: tuple[int, ...] = (1, 8, 8), active_units: str = "seen", **settings: object
+) -> tuple[GenerativeReplay, Stream]:
     """A tiny learner about to learn task t (0-based), with an old model that differs from the new one."""
-    stream = split(toy_data(n_classes=6), scenario, tasks=3)
-    learner = GenerativeReplay(stream.spec, GenerativeReplay.Config(hidden=(8,), z=3, **settings))  # type: ignore[arg-type]
+    stream = split(toy_data(shape, n_classes=6), scenario, tasks=3, active_units=active_units)
+    settings = {"hidden": (8,), "z": 3, "stored_samples": 11, **settings}
+    learner = GenerativeReplay(stream.spec, GenerativeReplay.Config(**settings))  # type: ignore[arg-type]
     phase = Phase("train", 1)
     learner.enter(t, phase)
     learner.begin_phase(t, phase, stream[t].train, generator(0))
@@ -36,48 +42,83 @@ def softmax(values: list[float]) -> list[float]:
     return [e / sum(exps) for e in exps]
 
 
+CLASSES = list(range(6))
+
+
 @pytest.mark.parametrize(
-    ("scenario", "known", "active"),
+    ("scenario", "active_units", "known", "active"),
     [
-        ("task", [[0, 1], [2, 3]], [[0, 1], [2, 3]]),  # each past head by itself
-        ("domain", [[0, 1]], [[0, 1]]),
-        ("class", [[0, 1, 2, 3]], [[0, 1, 2, 3, 4, 5]]),  # the new classes compete, with target 0
+        ("task", "seen", [[0, 1], [2, 3]], [[0, 1], [2, 3]]),  # each past head by itself
+        ("domain", "seen", [[0, 1]], [[0, 1]]),
+        ("class", "seen", [[0, 1, 2, 3]], [CLASSES]),  # the new classes compete, with target 0
+        ("class", "all", [CLASSES], [CLASSES]),
     ],
 )
-@pytest.mark.parametrize("targets", ["soft", "hard"])
-def test_replay_loss_written_out(scenario: str, known: list[list[int]], active: list[list[int]], targets: str) -> None:
-    learner, stream = ready(scenario, 2, targets=targets)
+@pytest.mark.parametrize(("targets", "T"), [("soft", 2.0), ("soft", 0.7), ("hard", 2.0)])
+def test_replay_loss_written_out(
+    scenario: str, active_units: str, known: list[list[int]], active: list[list[int]], targets: str, T: float
+) -> None:
+    learner, stream = ready(scenario, 2, active_units=active_units, targets=targets, temperature=T)
     rng = generator(2)
-    new, old = (torch.randn(4, stream.spec.n_out, generator=rng) * 2 for _ in range(2))
+    new, old = (torch.randn(8, stream.spec.n_out, generator=rng) * 2 for _ in range(2))
     total = 0.0
-    for sample in range(4):
+    for sample in range(8):
         for head, competing in zip(known, active, strict=True):
             z_old, z_new = ([float(z[sample, u]) for u in units] for z, units in ((old, head), (new, competing)))
             if targets == "hard":
                 best = z_old.index(max(z_old))
-                total += -math.log(softmax(z_new)[best]) / (4 * len(known))
+                total += -math.log(softmax(z_new)[best]) / (8 * len(known))
             else:
-                p_new = softmax([z / 2 for z in z_new])
-                loss = -4 * sum(p * math.log(q) for p, q in zip(softmax([z / 2 for z in z_old]), p_new, strict=False))
-                total += loss / (4 * len(known))
+                p_new = softmax([z / T for z in z_new])
+                loss = (
+                    -T * T * sum(p * math.log(q) for p, q in zip(softmax([z / T for z in z_old]), p_new, strict=False))
+                )
+                total += loss / (8 * len(known))
     assert float(learner.imitate(new, old)) == pytest.approx(total, rel=1e-5)
 
 
-def test_total_loss_weighs_each_task_alike() -> None:
-    """L = 1/n current + (1 - 1/n) replay, for classifier and generator; computed here in two separate passes."""
-    learner, stream = ready("class", 2)
-    batch = stream[2].train.batch(torch.arange(5))
+def test_soft_targets_become_hard_ones_as_the_temperature_falls() -> None:
+    """As T → 0: -T² Σ_c p_old,c(T) log p_c(T) → T² times the cross-entropy of z / T with the old model's choice."""
+    for scenario in ("task", "domain", "class"):
+        cold, stream = ready(scenario, 2, temperature=0.01)
+        hard, _ = ready(scenario, 2, targets="hard")
+        old, new = (torch.randn(8, stream.spec.n_out, generator=generator(k)) for k in range(2))
+        torch.testing.assert_close(cold.imitate(new, old), 1e-4 * hard.imitate(new / 0.01, old))
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+@pytest.mark.parametrize("targets", ["soft", "hard"])
+@pytest.mark.parametrize("keep", ["model", "samples"])
+@pytest.mark.parametrize(("t", "replay_batch"), [(1, None), (2, None), (2, 2), (2, 9)])
+def test_total_loss_weighs_each_task_alike(
+    scenario: str, targets: str, keep: str, t: int, replay_batch: int | None
+) -> None:
+    """L = 1/n current + (1 - 1/n) replay, for classifier and generator, whatever the number of replayed samples.
+
+    Computed here in separate passes over real and replayed samples.
+    """
+    learner, stream = ready(scenario, t, targets=targets, keep=keep, replay_batch=replay_batch)
+    batch = stream[t].train.batch(torch.arange(5))
     noise = learner.draw(5, generator(3))
-    assert noise["eps"].shape == (10, 3) and noise["z"].shape == (5, 3)
+    n_replay = replay_batch or 5
+    assert noise["eps"].shape == (5 + n_replay, 3)
     losses = learner.loss(batch, noise)
     with torch.no_grad():
-        replayed = learner.old_vae.sample(noise["z"])
+        if keep == "model":
+            assert noise["z"].shape == (n_replay, 3)
+            replayed = learner.old_vae.sample(noise["z"])
+            answers = learner.old_net(replayed)
+        else:
+            assert noise["stored"].shape == (n_replay,)
+            replayed = learner.stored[noise["stored"]] / 255
+            answers = learner.stored_logits[noise["stored"]]
         current = learner.cross_entropy(learner.net(batch.x), batch)
-        replay = learner.imitate(learner.net(replayed), learner.old_net(replayed))
-        vae = learner.elbo_loss(batch.x, noise["eps"][:5]).mean() / 3
-        vae += learner.elbo_loss(replayed, noise["eps"][5:]).mean() * 2 / 3
-    torch.testing.assert_close(losses["current"].detach(), current / 3)
-    torch.testing.assert_close(losses["replay"].detach(), replay * 2 / 3)
+        replay = learner.imitate(learner.net(replayed), answers)
+        vae = learner.elbo_loss(batch.x, noise["eps"][:5]).mean() / (t + 1)
+        vae += learner.elbo_loss(replayed, noise["eps"][5:]).mean() * t / (t + 1)
+    assert set(losses) == {"current", "replay", "vae"}
+    torch.testing.assert_close(losses["current"].detach(), current / (t + 1))
+    torch.testing.assert_close(losses["replay"].detach(), replay * t / (t + 1))
     torch.testing.assert_close(losses["vae"].detach(), vae)
 
 
@@ -125,6 +166,88 @@ def test_the_old_models_are_those_of_the_previous_task_and_never_learn() -> None
     assert not torch.equal(learner.net[1].weight, learner.old_net[1].weight)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
+def test_stored_samples_are_the_previous_generators_and_labelled_by_the_previous_classifier(
+    shape: tuple[int, ...],
+) -> None:
+    stream = split(toy_data(shape, n_classes=6), "class", tasks=3)
+    cfg = GenerativeReplay.Config(hidden=(8,), z=3, keep="samples", stored_samples=11)
+    learner = GenerativeReplay(stream.spec, cfg)
+    learner.enter(0, Phase("train", 3))
+    learner.begin_phase(0, Phase("train", 3), stream[0].train, generator(0))
+    assert not learner.stored.any() and not learner.stored_logits.any(), "there is no past before the first task"
+    for t in (1, 2):
+        net, vae = copy.deepcopy((learner.net, learner.vae))
+        learner.enter(t, Phase("train", 3))
+        learner.begin_phase(t, Phase("train", 3), stream[t].train, generator(t))
+        with torch.no_grad():
+            x = vae.sample(torch.randn(11, 3, generator=generator(t)))
+            x = (x * 255).round() / 255 if len(shape) == 3 else x
+            labels = net(x)
+        for s in range(3):
+            learner.step(stream[t].train.batch(torch.arange(5)), learner.draw(5, generator(s)))
+            kept = learner.replayed({"stored": torch.arange(11)})
+            torch.testing.assert_close(kept, (x, labels), rtol=1e-6, atol=1e-6)
+        assert not torch.equal(net(x), learner.net(x)), "the classifier must have moved"
+    assert learner.stored.dtype == (torch.uint8 if len(shape) == 3 else torch.float32)
+
+
+def test_with_stored_samples_no_step_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, stream = ready("class", 1, keep="samples")
+    assert not hasattr(learner, "old_net") and not hasattr(learner, "old_vae"), "two networks would be kept for nothing"
+
+    def refuse(*args: object, **kwargs: object) -> Tensor:
+        raise AssertionError("the generator was asked for samples during a step")
+
+    monkeypatch.setattr(learner.vae, "sample", refuse)
+    losses = learner.step(stream[1].train.batch(torch.arange(5)), learner.draw(5, generator(0)))
+    assert all(torch.isfinite(value) for value in losses.values())
+    with pytest.raises(AssertionError, match="asked for samples"):
+        learner.begin_phase(2, Phase("train", 1), stream[2].train, generator(0))  # it would have been noticed
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+def test_stored_samples_that_the_old_model_would_have_made_change_nothing(scenario: str) -> None:
+    """Same inputs, same labels: then the two ways to keep the past take the same step (vectors: nothing is rounded)."""
+    model, stream = ready(scenario, 2, shape=(12,))
+    samples, _ = ready(scenario, 2, shape=(12,), keep="samples")
+    noise = model.draw(11, generator(5))
+    x, logits = model.replayed(noise)
+    samples.stored.copy_(x)
+    samples.stored_logits.copy_(logits)
+    batch = stream[2].train.batch(torch.arange(11))
+    model.step(batch, noise)
+    samples.step(batch, {"eps": noise["eps"], "stored": torch.arange(11)})
+    for (name, p), (_, q) in zip(model.net.named_parameters(), samples.net.named_parameters(), strict=True):
+        torch.testing.assert_close(p, q, msg=name)
+    for (name, p), (_, q) in zip(model.vae.named_parameters(), samples.vae.named_parameters(), strict=True):
+        torch.testing.assert_close(p, q, msg=name)
+
+
+class Stored(GenerativeReplay):
+    """The other way to keep the past as a method of its own, for the generic suite."""
+
+    name = "generative-replay-stored"
+
+    @dataclass(frozen=True)
+    class Config(GenerativeReplay.Config):
+        """Stored samples by default."""
+
+        keep: Literal["model", "samples"] = "samples"
+        stored_samples: int = 7
+
+
+def test_the_generic_suite_with_stored_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, Stored.name, Stored)
+    check_learner(Stored)
+
+
+def test_every_stored_sample_is_drawn() -> None:
+    learner, _ = ready("class", 1, keep="samples")
+    drawn = learner.draw(1000, generator(0))["stored"]
+    assert sorted(drawn.unique().tolist()) == list(range(11))
+
+
 def test_samples_and_their_errors() -> None:
     learner, stream = ready("class", 1)
     images = learner.sample(4, generator(0))
@@ -132,15 +255,18 @@ def test_samples_and_their_errors() -> None:
     assert torch.equal(images, learner.sample(4, generator(0)))
     with pytest.raises(ConfigError, match="unconditional"):
         learner.sample(4, generator(0), classes=torch.zeros(4))
-    for bad in ({"temperature": 0.0}, {"z": 0}, {"replay_batch": 0}):
+    for bad in (
+        {"temperature": 0.0}, {"z": 0}, {"replay_batch": 0}, {"keep": "data"}, {"stored_samples": 0}
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match="generative-replay"):
             GenerativeReplay.Config(**bad)  # type: ignore[arg-type]
 
 
-def test_replay_keeps_what_finetuning_forgets() -> None:
+@pytest.mark.parametrize("keep", ["model", "samples"])
+def test_replay_keeps_what_finetuning_forgets(keep: str) -> None:
     stream = split(toy_data(n=60), "class", tasks=2)
     options = {"steps": 300, "batch_size": 32, "lr": 5e-3, "hidden": (32,), "device": "cpu"}
     plain = train("finetune", stream, **options)
-    replay = train("generative-replay", stream, z=4, **options)
+    replay = train("generative-replay", stream, z=4, keep=keep, stored_samples=200, **options)
     assert float(plain.accuracy[1, 0]) < 0.2
     assert float(replay.accuracy[1, 0]) > 0.8
