@@ -17,13 +17,14 @@ import torch
 
 from clteach.data import Dataset
 from clteach.errors import ConfigError
-from clteach.learner import Learner
+from clteach.learner import Generator, Learner
 from clteach.methods import METHODS, configure, method, register
+from clteach.metrics import MEASURES
 from clteach.seeding import generator
 from clteach.streams import SCENARIOS, Stream, dirichlet, permuted, split
 from clteach.training import Run, load_learner, train
 
-TINY = {"hidden": (8,), "z": 3}
+TINY = {"hidden": (8,), "z": 3, "decoder_hidden": (8,), "translated": 6, "candidates": 7, "features": "inputs"}
 """Settings that make any method tiny, where it has them."""
 
 
@@ -75,11 +76,13 @@ def same_state(a: Learner, b: Learner) -> bool:
 
 
 def check_trains(cls: type[Learner], scenario: str) -> None:
-    """Runs through a stream; accuracies are shares, losses are finite, weights are finite and have moved."""
+    """Runs through a stream; scores are in range, losses are finite, weights are finite and have moved."""
     stream = split(toy_data(), scenario, tasks=2)
     before = {k: v.clone() for k, v in cls(stream.spec, tiny(cls), seed=0).named_parameters()}
     run = quick(cls, stream)
-    assert bool(((run.accuracy >= 0) & (run.accuracy <= 1)).all()), f"accuracies outside [0, 1]: {run.accuracy}"
+    upper = MEASURES[cls.measure].upper
+    in_range = (run.accuracy >= 0) & (run.accuracy <= upper) & run.accuracy.isfinite()
+    assert bool(in_range.all()), f"{cls.measure} outside [0, {upper}]: {run.accuracy}"
     for row in run.losses:
         values = [v for k, v in row.items() if k not in ("task", "phase", "step")]
         assert values, "loss() returned no terms"
@@ -140,16 +143,22 @@ def check_saves(cls: type[Learner], scenario: str) -> None:
     assert same_state(run.learner, loaded), "a saved learner comes back with another state"
     batch = stream[0].test.batch(torch.arange(7))
     run.learner.eval(), loaded.eval()
-    with torch.no_grad():
-        expected = run.learner.predict(batch.x, batch.task)
-        assert torch.equal(expected, loaded.predict(batch.x, batch.task)), "a loaded learner predicts something else"
+    if cls.measure == "accuracy":
+        with torch.no_grad():
+            expected = run.learner.predict(batch.x, batch.task)
+            assert torch.equal(expected, loaded.predict(batch.x, batch.task)), "a loaded learner predicts otherwise"
     assert loaded.evaluate(0, stream[0].test) == run.learner.evaluate(0, stream[0].test), "evaluates to something else"
     assert torch.equal(run.accuracy, again.accuracy), "a loaded Run has other accuracies"
     assert run.losses == again.losses, "a loaded Run has other losses"
 
 
 def check_predicts(cls: type[Learner], scenario: str) -> None:
-    """predict gives (B, n_out) finite logits, sample by sample the same, leaving the learner as it was."""
+    """predict gives (B, n_out) finite logits, sample by sample the same, leaving the learner as it was.
+
+    Only for learners that classify: a pure generator is measured by its samples.
+    """
+    if cls.measure != "accuracy":
+        return
     stream = split(toy_data(), scenario, tasks=2)
     learner = quick(cls, stream).learner.eval()
     before = {k: v.clone() for k, v in learner.state_dict().items()}
@@ -224,6 +233,8 @@ def check_batch_of_one(cls: type[Learner], scenario: str) -> None:
     assert all(np.isfinite(v) for row in run.losses for v in row.values() if isinstance(v, float)), (
         "a loss is not finite"
     )
+    if cls.measure != "accuracy":
+        return  # another score is one of the whole set, no mean over its samples
     test = stream[0].test.subset(torch.arange(3))
     by_hand = sum(run.learner.evaluate(0, test.subset(torch.tensor([i]))) for i in range(3)) / 3
     assert abs(run.learner.evaluate(0, test) - by_hand) < 1e-12, "accuracy depends on how evaluation is batched"
@@ -244,6 +255,23 @@ def check_frozen(cls: type[Learner], scenario: str) -> None:
         assert not moved, f"frozen parameters moved: {moved}"
 
 
+def check_samples(cls: type[Learner], scenario: str) -> None:
+    """A generator's samples are images in [0, 1], the same for the same seed; sampling leaves the learner as it was."""
+    if not issubclass(cls, Generator):
+        return
+    stream = split(toy_data(), scenario, tasks=2)
+    learner = quick(cls, stream).learner.eval()
+    assert isinstance(learner, Generator)
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    x, again, other = (learner.sample(5, generator(seed, "samples")) for seed in (0, 0, 1))
+    assert x.shape == (5, *stream.spec.shape), f"samples of shape {tuple(x.shape)}"
+    assert bool(((x >= 0) & (x <= 1)).all()), "samples outside [0, 1]"
+    assert not x.requires_grad, "samples carry a gradient"
+    assert torch.equal(x, again), "the same seed gives other samples"
+    assert not torch.equal(x, other), "another seed gives the same samples"
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items()), "sample changed the learner"
+
+
 CHECKS: tuple[Callable[[type[Learner], str], None], ...] = (
     check_trains,
     check_repeats,
@@ -255,6 +283,7 @@ CHECKS: tuple[Callable[[type[Learner], str], None], ...] = (
     check_shapes,
     check_batch_of_one,
     check_frozen,
+    check_samples,
 )
 
 

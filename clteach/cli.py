@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +98,11 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     from clteach.experiments import summarise
     from clteach.jobs import run_jobs
     from clteach.methods import method
+    from clteach.metrics import MEASURES
     from clteach.presets import default_preset
 
     console = _console(args.json)
+    measure = _measure(settings)
     # A method that was named and cannot do the scenario is an error; one of the default four is left out.
     methods = [name for name in settings if args.methods or args.scenario in method(name).scenarios]
     notes = [
@@ -117,7 +119,7 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     n = args.seeds
     summaries = {name: summarise(results[i * n : (i + 1) * n]) for i, name in enumerate(methods)}
     stem = f"{args.stream}-{args.scenario}"
-    picture = _picture(args, summaries, args.out / f"{stem}.png")
+    picture = _picture(args, summaries, args.out / f"{stem}.png", measure)
     document = {
         "command": "run",
         "version": clteach.__version__,
@@ -133,44 +135,65 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
         "notes": notes,
     }
     file = _write(args.out / f"{stem}.json", json.dumps(document, indent=1, allow_nan=False))
-    _print_summaries(console, summaries)
+    _print_summaries(console, summaries, measure)
     for note in notes:
         console.print(f"note: {note}", markup=False)
-    console.print(f"accuracy matrices: {picture}\nnumbers: {file}\ntrained models: {args.out / 'runs'}", markup=False)
+    matrices = f"{MEASURES[measure].label} matrices"
+    console.print(f"{matrices}: {picture}\nnumbers: {file}\ntrained models: {args.out / 'runs'}", markup=False)
     if args.json:
         print(json.dumps(document, allow_nan=False))
     return 0
 
 
-def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+def _measure(methods: Iterable[str]) -> str:
+    """What these methods are measured by: one table and one picture can show only one measure.
+
+    Raises:
+        ConfigError: classifiers and pure generators together.
+    """
+    from clteach.methods import method
+
+    by_measure = {method(name).measure: name for name in methods}
+    if len(by_measure) > 1:
+        pairs = " and ".join(f"{name} ({measure})" for measure, name in by_measure.items())
+        raise ConfigError(f"{pairs} are measured differently: expected methods with one measure; use two commands.")
+    return next(iter(by_measure))
+
+
+def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]], measure: str) -> None:
+    from clteach.metrics import MEASURES
+
+    shows, key = MEASURES[measure], f"average_{measure}"
     table = Table("method", box=box.SIMPLE_HEAD)
-    for head in ("average accuracy (%)", "forgetting", "seconds", "steps/s"):
+    for head in (f"average {shows.label}{shows.unit}", "forgetting", "seconds", "steps/s"):
         table.add_column(head, justify="right")
-    for name, summary in sorted(summaries.items(), key=lambda item: -item[1]["average_accuracy"]["mean"]):
+    for name, summary in sorted(summaries.items(), key=lambda item: -shows.sign * item[1][key]["mean"]):
         table.add_row(
             name,
-            _percent(summary["average_accuracy"]),
-            _percent(summary["forgetting"]),
+            _shown(summary[key], measure),
+            _shown(summary["forgetting"], measure),
             f"{summary['seconds']:.1f}",
             f"{summary['iterations_per_second']:.0f}",
         )
     console.print(table)
 
 
-def _percent(score: Mapping[str, Any] | None) -> str:
+def _shown(score: Mapping[str, Any] | None, measure: str) -> str:
+    from clteach.metrics import MEASURES
     from clteach.results import percent
 
     if score is None:
         return "–"
-    return percent(100 * score["mean"], None if score["sem"] is None else 100 * score["sem"])
+    factor = MEASURES[measure].factor
+    return percent(factor * score["mean"], None if score["sem"] is None else factor * score["sem"])
 
 
-def _picture(args: Run, summaries: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
+def _picture(args: Run, summaries: Mapping[str, Mapping[str, Any]], path: Path, measure: str) -> Path:
     from clteach import plots
 
-    matrices = {name: _tensor(summary["accuracy_matrix"]) for name, summary in summaries.items()}
+    matrices = {name: _tensor(summary[f"{measure}_matrix"]) for name, summary in summaries.items()}
     title = f"{args.stream}, {args.scenario}-incremental"
-    return plots.save(plots.accuracy_matrices(matrices, title), path)
+    return plots.save(plots.accuracy_matrices(matrices, title, measure=measure), path)
 
 
 def _tensor(matrix: list[list[float | None]]) -> Any:
@@ -251,6 +274,7 @@ def sweep(args: Sweep) -> int:
     from clteach.experiments import grid, summarise
     from clteach.jobs import run_jobs
     from clteach.methods import method
+    from clteach.metrics import MEASURES
 
     if not args.methods:
         raise ConfigError("name the methods to try, e.g. clteach sweep ewc --set ewc.lam=1e2,1e4.")
@@ -258,6 +282,7 @@ def sweep(args: Sweep) -> int:
         raise ConfigError(f"--validation {args.validation}: expected a share between 0 and 1.")
     methods = list(dict.fromkeys(args.methods))
     tried: dict[str, dict[str, list[Any]]] = {name: {} for name in methods if method(name)}
+    measure = _measure(methods)
     for word in args.set:
         options.add_values(word, tried)
     stream = {"validation": args.validation} if args.on == "valid" else {}
@@ -281,38 +306,41 @@ def sweep(args: Sweep) -> int:
     n, lines = args.seeds, []
     for i, (name, choice) in enumerate(candidates):
         lines.append({"method": name, "tried": choice, **summarise(results[i * n : (i + 1) * n])})
-    lines.sort(key=lambda line: -line["average_accuracy"]["mean"])
-    _print_sweep(console, lines, methods, where)
+    lines.sort(key=lambda line: -MEASURES[measure].sign * line[f"average_{measure}"]["mean"])
+    _print_sweep(console, lines, methods, where, measure)
     document = {"stream": args.stream, "scenario": args.scenario, "judged_on": args.on, "candidates": lines}
     text = json.dumps(document, indent=1, allow_nan=False)
-    files = [_write(args.out / "sweep.json", text), _write(args.out / "sweep.csv", _csv(lines))]
+    files = [_write(args.out / "sweep.json", text), _write(args.out / "sweep.csv", _csv(lines, measure))]
     console.print(f"numbers: {files[0]}, {files[1]}", markup=False)
     return 0
 
 
-def _print_sweep(console: Console, lines: list[dict[str, Any]], methods: list[str], where: str) -> None:
+def _print_sweep(console: Console, lines: list[dict[str, Any]], methods: list[str], where: str, measure: str) -> None:
+    from clteach.metrics import MEASURES
+
     def settings(line: Mapping[str, Any]) -> str:
         return ", ".join(f"{key}={value}" for key, value in line["tried"].items()) or "(as preset)"
 
+    shows = MEASURES[measure]
     table = Table(box=box.SIMPLE_HEAD)
-    for head in ("method", "setting", "average accuracy (%)"):
+    for head in ("method", "setting", f"average {shows.label}{shows.unit}"):
         table.add_column(head)
     scores: dict[str, str] = {}
     for line in lines:
-        shown = _percent(line["average_accuracy"])
+        shown = _shown(line[f"average_{measure}"], measure)
         table.add_row(line["method"], settings(line), shown)
-        scores.setdefault(line["method"], f"{settings(line)} with {shown} %")
+        scores.setdefault(line["method"], f"{settings(line)} with {shown}{' %' * (measure == 'accuracy')}")
     console.print(table)
     for name in methods:
         console.print(f"best for {name} on {where}: {scores[name]}", markup=False)
 
 
-def _csv(lines: list[dict[str, Any]]) -> str:
+def _csv(lines: list[dict[str, Any]], measure: str) -> str:
     import pandas as pd
 
     rows = []
     for line in lines:
-        score = line["average_accuracy"]
+        score = line[f"average_{measure}"]
         seeds = " ".join(map(str, score["seeds"]))
         rows.append(
             {"method": line["method"], **line["tried"], "mean": score["mean"], "sem": score["sem"], "seeds": seeds}

@@ -39,15 +39,18 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
 
     Returns:
         ``average_accuracy`` and ``forgetting`` (mean, SEM or None for one seed, values of the seeds), ``accuracy_matrix``
-        (T, T) mean over seeds, ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``.
+        (T, T) mean over seeds, ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method
+        with another measure has its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``.
     """
+    measure = results[0].get("measure", "accuracy")
     lost = [result["forgetting"] for result in results]
-    matrices = [[[math.nan if v is None else v for v in row] for row in result["accuracy"]] for result in results]
+    matrices = [[[math.nan if v is None else v for v in row] for row in result[measure]] for result in results]
     matrix = torch.tensor(matrices, dtype=torch.float64).mean(0).tolist()
     return {
-        "average_accuracy": _statistics([result["average_accuracy"] for result in results]),
+        **({} if measure == "accuracy" else {"measure": measure}),
+        f"average_{measure}": _statistics([result[f"average_{measure}"] for result in results]),
         "forgetting": None if None in lost else _statistics(lost),
-        "accuracy_matrix": [[None if math.isnan(v) else v for v in row] for row in matrix],
+        f"{measure}_matrix": [[None if math.isnan(v) else v for v in row] for row in matrix],
         "seconds": mean_sem([result["seconds"] for result in results])[0],
         "iterations_per_second": mean_sem([result["iterations_per_second"] for result in results])[0],
         "settings": results[0]["job"]["settings"],
@@ -97,7 +100,7 @@ RECIPES: dict[str, Recipe] = {
         "every method in three scenarios on the bundled digits, in minutes",
         "split-digits",
         ("digits",),
-        {name: Row(name) for name in METHODS},
+        {name: Row(name) for name, cls in METHODS.items() if cls.measure == "accuracy"},
     ),
     "split-mnist": Recipe(
         "split MNIST (5 tasks) in three scenarios, beside a paper's table",
@@ -182,7 +185,8 @@ def reproduce(
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
         cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
-        table.append({**cell, **compare(summary["average_accuracy"], paper, withheld=shortened)})
+        ours = summary[f"average_{METHODS[job.method].measure}"]
+        table.append({**cell, **compare(ours, paper, withheld=shortened)})
     options = ["--preset", preset] if len(recipe.presets) > 1 else []
     options += [] if seeds is None else ["--seeds", str(seeds)]
     options += [] if iters is None else ["--iters", str(iters)]

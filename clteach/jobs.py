@@ -30,7 +30,7 @@ from clteach.errors import ClteachError, ConfigError, unknown
 from clteach.files import write_atomic
 from clteach.learner import Learner
 from clteach.methods import build, configure, method, register
-from clteach.metrics import average_accuracy, forgetting
+from clteach.metrics import average_score, forgetting
 from clteach.progress import Watched, board, to_file
 from clteach.streams import Stream, make_stream
 from clteach.training import resolve_device, train
@@ -153,7 +153,8 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
 
     Returns:
         ``job``, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1], ``average_accuracy``, ``forgetting`` (None for one
-        task), ``seconds`` spent in training steps, ``iterations_per_second`` and the stream's ``fingerprint``.
+        task), ``seconds`` spent in training steps, ``iterations_per_second`` and the stream's ``fingerprint``. A method
+        with another measure than accuracy has its name instead (``fid``, ``average_fid``) and says so in ``measure``.
     """
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
@@ -180,9 +181,10 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
     numbers = run.numbers()
     result = {
         "job": json.loads(_text(asdict(job))),  # lists for tuples, as when it is read back
-        "average_accuracy": average_accuracy(run.accuracy),
-        "forgetting": forgetting(run.accuracy) if len(stream) > 1 else None,
-        "accuracy": numbers["accuracy"],
+        **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
+        f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
+        "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,
+        cls.measure: numbers["accuracy"],
         "initial": numbers["initial"],
         "seconds": sum(run.seconds),
         "iterations_per_second": run.iterations_per_second,

@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,9 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.nets import mlp
-from clteach.seeding import seeded
+from clteach.generation import feature_classifier, features, frechet_distance
+from clteach.nets import LeNet, mlp
+from clteach.seeding import generator, seeded
 from clteach.streams import Batch, Data, Spec, Stream
 
 Noise = Mapping[str, Tensor]
@@ -157,6 +158,7 @@ class Learner(nn.Module):
     summary: ClassVar[str]
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
+    measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.MEASURES`
     Config: ClassVar[type[Config]] = Config
 
     mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
@@ -196,6 +198,9 @@ class Learner(nn.Module):
         return self.known if self.spec.scenario == "task" else self.mask[:1]
 
     # --- training, in the order of the calls ---
+
+    def prepare(self, stream: Stream) -> None:
+        """Once before training begins: what evaluation needs to know of the stream."""
 
     def training_data(self, stream: Stream, t: int) -> Data:
         """What this learner may train on in task t: that task's training data."""
@@ -237,9 +242,13 @@ class Learner(nn.Module):
         total(losses).backward()
         if self.penalty is not None:
             self.penalty.add_grad_()
+        self.clip_grad_()
         for opt in self.opts.values():
             opt.step()
         return {name: value.detach() for name, value in losses.items()}
+
+    def clip_grad_(self) -> None:
+        """Limit the gradients in place before the optimisers use them; by default they stay as they are."""
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         """Once after the last phase of a task: Fisher information, path integrals, memories."""
@@ -321,6 +330,69 @@ class Generator(Learner):
     ) -> Tensor:
         """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(Config):
+    """Settings of every pure generator."""
+
+    features: Literal["lenet", "inputs"] = "lenet"
+    """space in which FID is measured: a LeNet's 84 features (trained on the data set), or the inputs as they are"""
+
+
+class PureGenerator(Generator):
+    """A generator that classifies nothing: it is judged by its samples of each task, by their FID."""
+
+    scenarios = ("class",)
+    needs = "the scenarios differ only in labels, which a generator does not see"
+    measure = "fid"
+    Config = GeneratorConfig
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        # The judge's weights are part of the learner: one that is loaded from a file is judged in the same space.
+        if self.cfg.features == "lenet":
+            if len(spec.shape) != 3:
+                raise ConfigError(
+                    f"{self.name}: a LeNet needs images, the inputs are of shape {spec.shape}; set features='inputs'."
+                )
+            with seeded(seed, "judge"):
+                self.judge = frozen_copy(LeNet(spec.shape[0], spec.n_out))
+
+    def prepare(self, stream: Stream) -> None:
+        if self.cfg.features == "lenet":
+            refresh(self.judge, feature_classifier(stream))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Inputs (N, *shape) -> what FID compares (N, d), on the CPU."""
+        return features(self.judge, x) if self.cfg.features == "lenet" else x.flatten(1).cpu()
+
+    @torch.no_grad()
+    def evaluate(self, t: int, data: Data) -> float:
+        """FID ≥ 0 between the data of task t and as many samples of that task; always from the same random numbers."""
+        rng = generator(self.seed, "evaluate", t, device=data.device)
+        real = torch.cat([self.features(batch.x) for batch in data.batches()])
+        dreamed = self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
+        return frechet_distance(real, self.features(dreamed))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1] of tasks (n,); without them, of all tasks learned so far, equally often.
+
+        Raises:
+            ConfigError: classes are asked for, which a generator without labels cannot choose.
+        """
+        if classes is not None:
+            raise ConfigError(f"{self.name} has seen no labels: it can sample chosen tasks, but not chosen classes.")
+        if tasks is None:
+            tasks = torch.randint(max(self.t, 0) + 1, (n,), generator=rng, device=rng.device)
+        return self.dream(tasks, rng)
+
+    def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, *shape) samples in [0, 1], one of each of the tasks (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define dream()")
 
 
 M = TypeVar("M", bound=nn.Module)

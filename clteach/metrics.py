@@ -1,8 +1,11 @@
-"""Continual-learning metrics: plain functions of the accuracy matrix.
+"""Continual-learning metrics: plain functions of the accuracy matrix, or of a matrix of another score.
 
 The accuracy matrix `R` has shape (T, T) and holds shares of 1: `R[t, i]` is the accuracy on the test data of task i
 after learning task t, both counted from 0. Entries above the diagonal (i > t, tasks not learned yet) may be NaN: only
 `forward_transfer` reads them, and of them only `R[i - 1, i]`. Every other entry must lie in [0, 1].
+
+A generator has no accuracy. Its matrix holds another score, such as the FID; the functions that make sense for it take
+the `measure`, one of `MEASURES`, which knows its range and whether higher or lower is better.
 
 Sources: Lopez-Paz & Ranzato (2017), "Gradient episodic memory for continual learning"; Chaudhry et al. (2018),
 "Riemannian walk for incremental learning"; Diaz-Rodriguez et al. (2018), "Don't forget, there is more than forgetting";
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,22 +24,39 @@ from torch import Tensor
 from clteach.errors import ConfigError
 
 
+class Measure(NamedTuple):
+    """What the entries of a score matrix are: name and unit, factor from value to what is shown, sign, greatest value."""
+
+    label: str
+    unit: str
+    factor: float
+    sign: int  # 1: higher is better, -1: lower is better
+    upper: float
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure("accuracy", " (%)", 100, 1, 1.0),
+    "fid": Measure("FID", "", 1, -1, math.inf),
+}
+
+
 def _float64(values: Tensor | Sequence[float]) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
 
 
-def check_matrix(R: Tensor, name: str = "R") -> Tensor:
+def check_matrix(R: Tensor, name: str = "R", measure: str = "accuracy") -> Tensor:
     """Return the accuracy matrix as float64 on the CPU, or say why it is none.
 
     Args:
-        R: (T, T) accuracies as shares of 1; entries above the diagonal may be NaN.
+        R: (T, T) accuracies as shares of 1, or another measure's scores ≥ 0; entries above the diagonal may be NaN.
         name: how to call the matrix in an error message.
+        measure: one of `MEASURES`.
 
     Returns:
         (T, T) float64 copy or view.
 
     Raises:
-        ConfigError: not square, empty, a value outside [0, 1], or NaN on or below the diagonal.
+        ConfigError: not square, empty, a value outside the measure's range, or NaN on or below the diagonal.
     """
     R = _float64(R)
     if R.ndim != 2 or R.shape[0] != R.shape[1] or len(R) == 0:
@@ -43,25 +64,31 @@ def check_matrix(R: Tensor, name: str = "R") -> Tensor:
     if len(bad := (R.isnan() & torch.ones_like(R).tril().bool()).nonzero()):
         t, i = bad[0].tolist()
         raise ConfigError(f"{name}[{t}, {i}] is NaN; expected an accuracy for every task learned so far (i <= t).")
-    if len(bad := ((R < 0) | (R > 1)).nonzero()):
+    if len(bad := ((R < 0) | R.gt(MEASURES[measure].upper)).nonzero()):
         t, i = bad[0].tolist()
-        raise ConfigError(f"{name}[{t}, {i}] is {R[t, i]:g}; expected a share in [0, 1] (divide percentages by 100).")
+        expected = "a share in [0, 1] (divide percentages by 100)" if measure == "accuracy" else "a score ≥ 0"
+        raise ConfigError(f"{name}[{t}, {i}] is {R[t, i]:g}; expected {expected}.")
     return R
+
+
+def average_score(R: Tensor, measure: str = "accuracy") -> float:
+    """Average of a measure over all tasks after the last one."""
+    return float(check_matrix(R, measure=measure)[-1].mean())
 
 
 def average_accuracy(R: Tensor) -> float:
     """Average accuracy over all tasks after the last one (ACC; Lopez-Paz & Ranzato 2017). Range [0, 1]."""
     # ACC = 1/T Σ_i R[T-1, i]
-    return float(check_matrix(R)[-1].mean())
+    return average_score(R)
 
 
-def average_accuracy_over_time(R: Tensor) -> Tensor:
-    """Average accuracy over the tasks seen so far, after each task (A_k; Chaudhry et al. 2018).
+def average_accuracy_over_time(R: Tensor, measure: str = "accuracy") -> Tensor:
+    """Average accuracy (or another measure) over the tasks seen so far, after each task (A_k; Chaudhry et al. 2018).
 
     Returns:
         (T,) float64 in [0, 1]; the last entry is `average_accuracy(R)`.
     """
-    R = check_matrix(R)
+    R = check_matrix(R, measure=measure)
     # A_t = 1/(t+1) Σ_{i≤t} R[t, i]
     return torch.stack([row[: t + 1].mean() for t, row in enumerate(R)])
 
@@ -72,25 +99,26 @@ def learning_accuracy(R: Tensor) -> float:
     return float(check_matrix(R).diagonal().mean())
 
 
-def forgetting_per_task(R: Tensor) -> Tensor:
+def forgetting_per_task(R: Tensor, measure: str = "accuracy") -> Tensor:
     """Forgetting of every task but the last: its best accuracy so far minus its final one (Chaudhry et al. 2018).
 
     The best is taken over the times from learning the task (t >= i) to the last task but one. The paper also allows
-    earlier times; here accuracies on tasks not learned yet may be NaN.
+    earlier times; here accuracies on tasks not learned yet may be NaN. Of a measure for which lower is better, it is the
+    final score minus the best: positive is worse in any case.
 
     Returns:
-        (T - 1,) float64 in [-1, 1]; negative where later tasks improved it. Empty for T = 1.
+        (T - 1,) float64, for accuracies in [-1, 1]; negative where later tasks improved it. Empty for T = 1.
     """
-    R = check_matrix(R)
+    R = MEASURES[measure].sign * check_matrix(R, measure=measure)
     last = len(R) - 1
     # f_i = max_{i≤t<T-1} R[t, i] - R[T-1, i]
     return torch.tensor([float(R[i:last, i].max() - R[last, i]) for i in range(last)], dtype=torch.float64)
 
 
-def forgetting(R: Tensor) -> float:
-    """Average forgetting (F; Chaudhry et al. 2018). Range [-1, 1], lower is better; NaN for T = 1."""
+def forgetting(R: Tensor, measure: str = "accuracy") -> float:
+    """Average forgetting (F; Chaudhry et al. 2018), of accuracies in [-1, 1]; lower is better. NaN for T = 1."""
     # F = 1/(T-1) Σ_{i<T-1} f_i
-    return float(forgetting_per_task(R).mean())
+    return float(forgetting_per_task(R, measure).mean())
 
 
 def backward_transfer(R: Tensor) -> float:

@@ -5,16 +5,16 @@ shown twice. A picture that is the last value of a notebook cell is displayed wh
 brings its own PNG; a script writes it to a file with `save`. A function that takes `ax` draws there and returns its
 Figure.
 
-Accuracies go in as shares of 1 and are shown in percent. Intervals are the mean ± the standard error over seeds (SEM).
-A method has the same colour, line and marker in every picture, and related methods share a hue. The colours are the
-colour-blind safe ones of seaborn's "colorblind" palette.
+Accuracies go in as shares of 1 and are shown in percent; another measure is shown as it is. Intervals are the mean ± the
+standard error over seeds (SEM). A method has the same colour, line and marker in every picture, and related methods share a
+hue. The colours are the colour-blind safe ones of seaborn's "colorblind" palette.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from clteach.errors import ConfigError
 from clteach.files import write_atomic
-from clteach.metrics import average_accuracy_over_time, check_matrix, mean_sem
+from clteach.metrics import MEASURES, average_accuracy_over_time, check_matrix, mean_sem
 
 Numbers = Tensor | np.ndarray | Sequence[Any]
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
@@ -64,6 +64,10 @@ STYLES: dict[str, Style] = {
     "hypernetwork-ent": Style("hypernetwork + ENT", PURPLE, "--", "s"),
     "hypernetwork-r": Style("hypernetwork + R", PURPLE, ":", "D"),
     "hypernetwork-tir": Style("hypernetwork + TIR", PURPLE, "-.", "^"),
+    "vae-finetune": Style("VAE, fine-tuned", GREY, "--", "s"),
+    "vae-joint": Style("VAE, joint training", "#222222", ":", "D"),
+    "vae-replay": Style("VAE with replay", GREEN, "--", "s"),
+    "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
 }
@@ -159,16 +163,25 @@ def _legend(ax: Axes, title: str | None = None) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, title=title, alignment="left")
 
 
-def _heatmap(ax: Axes, R: Tensor, names: Sequence[str] | None, cell: float) -> None:
-    """Draw one accuracy matrix; `cell` is about the width of a cell in inches."""
-    R = check_matrix(R)
-    n = len(R)
+def _scale_end(matrices: Iterable[Tensor], measure: str) -> float:
+    """The end of the scale on which matrices of a measure are shown: its greatest value, or theirs."""
+    shows = MEASURES[measure]
+    if np.isfinite(shows.upper):
+        return shows.factor * shows.upper
+    return max(float(check_matrix(R, measure=measure).tril().max()) for R in matrices)
+
+
+def _heatmap(ax: Axes, R: Tensor, names: Sequence[str] | None, cell: float, measure: str, top: float) -> None:
+    """Draw one matrix; `cell` is about the width of a cell in inches, `top` the end of the scale."""
+    R = check_matrix(R, measure=measure)
+    n, shows = len(R), MEASURES[measure]
     if names is not None and len(names) != n:
         raise ConfigError(
             f"task_names has {len(names)} names but the matrix has {n} tasks; expected one name per task."
         )
     sns.heatmap(
-        100 * R.numpy(), mask=np.triu(np.ones((n, n), dtype=bool), 1), vmin=0, vmax=100, cmap="crest", square=True,
+        shows.factor * R.numpy(), mask=np.triu(np.ones((n, n), dtype=bool), 1), vmin=0, vmax=top, square=True,
+        cmap="crest" if shows.sign > 0 else "crest_r",  # dark is good
         annot=n <= 12 and cell >= 0.22, fmt=".0f", annot_kws={"size": min(10.0, 28 * cell)}, cbar=False, ax=ax,
         linecolor="white", linewidths=0.5 if n <= 12 else 0, xticklabels=False, yticklabels=False,
     )  # fmt: skip
@@ -183,7 +196,11 @@ def _heatmap(ax: Axes, R: Tensor, names: Sequence[str] | None, cell: float) -> N
 
 @theme()
 def accuracy_matrix(
-    R: Tensor, title: str | None = None, task_names: Sequence[str] | None = None, ax: Axes | None = None
+    R: Tensor,
+    title: str | None = None,
+    task_names: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
     """The accuracy matrix as a heat map in percent; tasks not learned yet are grey.
 
@@ -192,27 +209,33 @@ def accuracy_matrix(
         title: above the picture.
         task_names: T names, for example the classes of each task (default: 1 .. T). Cells are annotated for T <= 12.
         ax: where to draw (default: a new figure).
+        measure: what the entries are, one of `metrics.MEASURES`; dark is good.
 
     Raises:
         ConfigError: `R` is no accuracy matrix (see `metrics.check_matrix`), or the number of names is not T.
     """
     ax = _axes(ax, 5, 4)
-    _heatmap(ax, R, task_names, cell=3.2 / len(R))
-    ax.set(xlabel="accuracy (%) on task", ylabel="after learning task")
-    ax.figure.colorbar(ax.collections[0], ax=ax, label="accuracy (%)")
+    shown = MEASURES[measure].label + MEASURES[measure].unit
+    _heatmap(ax, R, task_names, 3.2 / len(R), measure, _scale_end([R], measure))
+    ax.set(xlabel=f"{shown} on task", ylabel="after learning task")
+    ax.figure.colorbar(ax.collections[0], ax=ax, label=shown)
     return _finish(ax, title)
 
 
 @theme()
 def accuracy_matrices(
-    matrices: Mapping[str, Tensor], title: str | None = None, task_names: Sequence[str] | None = None
+    matrices: Mapping[str, Tensor],
+    title: str | None = None,
+    task_names: Sequence[str] | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
-    """Several accuracy matrices side by side on one scale from 0 to 100 %, up to four in a row.
+    """Several accuracy matrices side by side on one scale (accuracies: from 0 to 100 %), up to four in a row.
 
     Args:
         matrices: {method: (T, T) accuracies in [0, 1]}, see `accuracy_matrix`.
         title: above the picture.
         task_names: T names, shared by all matrices (default: 1 .. T).
+        measure: what the entries are, one of `metrics.MEASURES`; dark is good.
 
     Raises:
         ConfigError: no matrices, different numbers of tasks, or as `accuracy_matrix`.
@@ -229,15 +252,16 @@ def accuracy_matrices(
     side = 6.6 / max(columns, 2)
     fig = _figure(min(8, side * columns + 1.4), (side + 0.45) * rows + 0.4)
     axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    top, shown = _scale_end(matrices.values(), measure), MEASURES[measure].label + MEASURES[measure].unit
     for ax, (name, R) in zip(axes.flat, matrices.items(), strict=False):
-        _heatmap(ax, R, task_names, cell=0.85 * side / n_tasks)
+        _heatmap(ax, R, task_names, 0.85 * side / n_tasks, measure, top)
         ax.set_title(label(name))
         ax.tick_params(labelbottom=True)
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
-    fig.supxlabel("accuracy (%) on task", fontsize="medium")
+    fig.supxlabel(f"{shown} on task", fontsize="medium")
     fig.supylabel("after learning task", fontsize="medium")
-    fig.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy (%)", aspect=20 * rows)
+    fig.colorbar(axes[0, 0].collections[0], ax=axes, label=shown, aspect=20 * rows)
     if title:
         fig.suptitle(title)
     return fig
@@ -304,7 +328,10 @@ def accuracy_over_training(
 
 @theme()
 def accuracy_per_task(
-    matrices: Mapping[str, Tensor | Sequence[Tensor]], title: str | None = None, ax: Axes | None = None
+    matrices: Mapping[str, Tensor | Sequence[Tensor]],
+    title: str | None = None,
+    ax: Axes | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
     """Average accuracy over the tasks seen so far, after each task.
 
@@ -312,17 +339,19 @@ def accuracy_per_task(
         matrices: {method: (T, T) accuracies in [0, 1], or one such matrix per seed}.
         title: above the picture.
         ax: where to draw (default: a new figure).
+        measure: what the entries are, one of `metrics.MEASURES`.
 
     Raises:
         ConfigError: a matrix is no accuracy matrix.
     """
-    ax = _axes(ax, 8, _height(matrices))
+    ax, shows = _axes(ax, 8, _height(matrices)), MEASURES[measure]
     for name, R in matrices.items():
         seeds = [R] if isinstance(R, Tensor) and R.ndim == 2 else list(R)
-        y = np.stack([average_accuracy_over_time(one).numpy() for one in seeds])  # (seeds, T)
-        _curve(ax, name, np.arange(1, y.shape[1] + 1), 100 * y, markers=True)
+        y = np.stack([average_accuracy_over_time(one, measure).numpy() for one in seeds])  # (seeds, T)
+        _curve(ax, name, np.arange(1, y.shape[1] + 1), shows.factor * y, markers=True)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="tasks learned", ylabel="accuracy (%), mean over tasks seen", ylim=(-2, 102))
+    ax.set(xlabel="tasks learned", ylabel=f"{shows.label}{shows.unit}, mean over tasks seen")
+    ax.set_ylim(*((-2, 102) if measure == "accuracy" else (0, None)))
     _legend(ax)
     return _finish(ax, title)
 

@@ -37,7 +37,8 @@ class Run:
     Attributes:
         learner: the trained learner.
         config: everything needed to repeat the run, as plain JSON values.
-        accuracy: (T, T) float64, ``accuracy[t, i]`` = accuracy in [0, 1] on task i after learning task t.
+        accuracy: (T, T) float64, ``accuracy[t, i]`` = accuracy in [0, 1] on task i after learning task t; of a pure
+            generator the score that its `measure` names, such as the FID.
         initial: (T,) float64, accuracies before any training (for forward transfer).
         losses: one row per window of `log_every` steps: task, phase, step (within the phase, at the window's end) and the
             mean of every loss term.
@@ -227,6 +228,7 @@ def train(
         if path is not None and path.exists():
             _restore(path, run, at)
         else:
+            learner.prepare(stream)
             learner.enter(0, Phase("initial", 0))
             run.initial = torch.tensor(evaluate(), dtype=torch.float64)
 

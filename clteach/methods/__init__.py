@@ -13,8 +13,10 @@ from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
+from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.online_ewc import OnlineEWC
 from clteach.methods.si import SI
+from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
 from clteach.streams import Spec
 
@@ -29,7 +31,9 @@ def register(cls: L) -> L:
     return cls
 
 
-for _cls in (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay):
+_CLASSIFIERS = (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay)
+_GENERATORS = (FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE)
+for _cls in (*_CLASSIFIERS, *_GENERATORS):
     register(_cls)
 
 

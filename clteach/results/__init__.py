@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from clteach.errors import DataError, unknown
+from clteach.metrics import MEASURES
 
 FOLDER = Path(__file__).parent
 
@@ -62,20 +63,22 @@ def _published() -> dict[str, Any]:
 
 
 def table(name: str) -> pd.DataFrame:
-    """A record as a table, one line per row and scenario; accuracies and differences in percent (points).
+    """A record as a table, one line per row and scenario; accuracies and differences in percent (points), FID as it is.
 
     Returns:
         Columns: row, scenario, mean, sem, published, published_sem, difference, verdict.
     """
     lines = []
     for cell in load(name)["cells"]:
-        ours, paper = cell["average_accuracy"], cell["published"] or {"mean": None, "sem": None}
+        measure = cell.get("measure", "accuracy")
+        ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
+        factor = MEASURES[measure].factor
         lines.append(
             {
                 "row": cell["row"],
                 "scenario": cell["scenario"],
-                "mean": 100 * ours["mean"],
-                "sem": None if ours["sem"] is None else 100 * ours["sem"],
+                "mean": factor * ours["mean"],
+                "sem": None if ours["sem"] is None else factor * ours["sem"],
                 "published": paper["mean"],
                 "published_sem": paper["sem"],
                 "difference": cell["difference"],
@@ -138,10 +141,12 @@ def report(name: str) -> str:
     verdicts = [cell["verdict"] for cell in record["cells"]]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
     n, device = len(record["seeds"]), record["device"]
+    measure = MEASURES[record["cells"][0].get("measure", "accuracy")]
+    what = f"Average {measure.label}{measure.unit}{', lower is better,' * (measure.sign < 0)}"
     parts = [
         markdown(name),
-        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* Average accuracy over all tasks after the last one, in "
-        f"percent, mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}. Settings: {record['preset_source']}. "
+        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} over all tasks after the last one, "
+        f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}. Settings: {record['preset_source']}. "
         f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} steps per task, "
         f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {record['training_seconds'] / 3600:.1f} hours of training.",
     ]
@@ -155,7 +160,7 @@ def report(name: str) -> str:
 
 
 def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
-    """{row: average accuracies in [0, 1], one per seed} of a record, in one scenario (default: the record's only one).
+    """{row: average accuracies in [0, 1], or FIDs, one per seed} of a record, in one scenario (default: its only one).
 
     Raises:
         ConfigError: the record has several scenarios and none is named, or has not the one that is.
@@ -166,7 +171,11 @@ def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
         scenario = present[0]
     if scenario not in present:
         raise unknown("scenario", str(scenario), present)
-    return {cell["row"]: cell["average_accuracy"]["seeds"] for cell in cells if cell["scenario"] == scenario}
+    return {
+        cell["row"]: cell[f"average_{cell.get('measure', 'accuracy')}"]["seeds"]
+        for cell in cells
+        if cell["scenario"] == scenario
+    }
 
 
 def stamp(text: str) -> str:
