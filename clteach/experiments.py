@@ -95,7 +95,29 @@ class Recipe:
     deviations: tuple[str, ...] = ()
 
 
-RECIPES: dict[str, Recipe] = {
+@dataclass(frozen=True)
+class Study:
+    """A recorded experiment that is no stream × methods: rows × seeds of a function of its own.
+
+    Args:
+        summary: one line.
+        run: what is run: ``run(seed, **row)`` gives {measure: value}, the same numbers whenever it is repeated.
+        rows: arguments of `run`, by the name of the row.
+        measures: what each measure is, with its unit, by its name; the table has a column for each.
+        seeds: number of seeds.
+        notes: what a reader of the table must know: how settings were chosen, where it leaves the paper's path.
+    """
+
+    summary: str
+    run: Callable[..., dict[str, float]]
+    rows: Mapping[str, Mapping[str, Any]]
+    measures: Mapping[str, str]
+    seeds: int = 3
+    notes: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
+
+
+RECIPES: dict[str, Recipe | Study] = {
     "split-digits": Recipe(
         "every method in three scenarios on the bundled digits, in minutes",
         "split-digits",

@@ -82,3 +82,10 @@ def coverage(samples: Tensor, centres: Tensor, sigma: float, at_least: int = 10)
     good = distance <= 3 * sigma
     counts = torch.bincount(nearest[good], minlength=len(centres))
     return Coverage(int((counts >= at_least).sum()), float(good.double().mean()))
+
+
+def lattice(limit: float, n: int) -> Tensor:
+    """(n * n, 2) points of a regular lattice over [-limit, limit]², row by row from the lowest y upwards."""
+    axis = torch.linspace(-limit, limit, n)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], 2).view(-1, 2)

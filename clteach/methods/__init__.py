@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
+from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
@@ -32,7 +33,7 @@ def register(cls: L) -> L:
 
 
 _CLASSIFIERS = (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay)
-_GENERATORS = (FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE)
+_GENERATORS = (FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN)
 for _cls in (*_CLASSIFIERS, *_GENERATORS):
     register(_cls)
 

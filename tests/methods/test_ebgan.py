@@ -17,6 +17,7 @@ from clteach.methods.ebgan import (
     EBGAN,
     GAN,
     EnergyGAN,
+    Round,
     energy,
     fit,
     hinge,
@@ -29,7 +30,7 @@ from clteach.plane import grid
 from clteach.seeding import generator
 from clteach.streams import Stream, split
 
-TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4, "z": 3}
+TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4, "z": 3, "features": "inputs"}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -145,7 +146,7 @@ def test_a_detached_target_loses_part_of_the_gradient() -> None:
 def test_gan_losses_are_binary_cross_entropies() -> None:
     gan = tiny(objective="gan")
     x, fake = normal(4, 2), normal(3, 2, seed=1)
-    real, generated = gan.critic_losses(x, fake, 1.0)
+    real, generated = gan.critic_losses(torch.cat([x, fake]), 4, 1.0)
     with torch.no_grad():
         logits, logits_fake = gan.critic(x).squeeze(1), gan.critic(fake).squeeze(1)
     one, bce = torch.ones(4).double(), F.binary_cross_entropy_with_logits
@@ -158,7 +159,7 @@ def test_ebgan_losses_written_out() -> None:
     gan = tiny(pull_away=0.3)
     assert isinstance(gan, EnergyGAN)
     x, fake = normal(4, 2), normal(3, 2, seed=1)
-    real, generated = gan.critic_losses(x, fake, 1.5)
+    real, generated = gan.critic_losses(torch.cat([x, fake]), 4, 1.5)
     with torch.no_grad():
         d, d_fake = ((gan.decode(gan.encode(v)) - v).square().sum(1).sqrt() for v in (x, fake))
     torch.testing.assert_close(real.detach(), d)
@@ -228,10 +229,10 @@ def test_update_is_a_step_of_the_critic_and_then_one_of_the_generator(objective:
     gan = tiny(objective=objective, margin=2.0)
     twin = copy.deepcopy(gan)
     x, z, weight = normal(4, 2), normal(4, 3, seed=1), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    terms = update(gan, optimizers(gan), x, weight, z, 2.0)
+    terms = update(gan, optimizers(gan), Round(x, weight, z, 2.0))
 
     opts = optimizers(twin)
-    real, generated = twin.critic_losses(x, twin.sample(z).detach(), 2.0)
+    real, generated = twin.critic_losses(torch.cat([x, twin.sample(z).detach()]), 4, 2.0)
     ((weight * real).sum() + generated.mean()).backward()
     opts["critic"].step()
     twin.zero_grad()
@@ -276,11 +277,12 @@ def test_margin_schedule() -> None:
     batch = stream[0].train.batch(torch.arange(5))
     margins = []
     for s in range(3):
-        margins.append(float(learner.margin))
-        learner.step(batch, learner.draw(5, generator(s)))
+        noise = learner.draw(5, generator(s))
+        margins.append(float(learner.round(batch, noise).margin))
+        learner.step(batch, noise)
     assert margins == [8.0, 6.5, 5.0]
     learner.begin_phase(1, Phase("train", 4), stream[1].train, generator(0))
-    assert float(learner.margin) == 8.0
+    assert float(learner.round(batch, learner.draw(5, generator(0))).margin) == 8.0
 
 
 # -------------------------------------------------------------------------------------------------------- the learner
@@ -302,19 +304,32 @@ def ready(scenario: str, t: int, **settings: object) -> tuple[EBGAN, Stream]:
 def test_first_task_replays_nothing() -> None:
     learner, stream = ready("class", 0)
     batch = stream[0].train.batch(torch.arange(5))
-    x, weight = learner.real(batch, learner.draw(5, generator(0)))
-    assert torch.equal(x, batch.x) and weight.tolist() == pytest.approx([0.2] * 5)
+    now = learner.round(batch, learner.draw(5, generator(0)))
+    assert torch.equal(now.x, batch.x) and now.weight.tolist() == pytest.approx([0.2] * 5)
 
 
 def test_each_task_counts_alike() -> None:
     """The critic's loss on what it takes for real: 1/3 the third task's data, 2/3 samples of the old generator."""
     learner, stream = ready("class", 2)
-    batch, noise = stream[2].train.batch(torch.arange(5)), learner.draw(5, generator(0))
+    batch, noise = stream[2].train.batch(torch.arange(5)), learner.draw(6, generator(0))
     losses = learner.loss(batch, noise)
+    past = torch.tensor([0, 1, 0, 1, 0, 1])
     with torch.no_grad():
-        replayed = learner.old.sample(noise["z_old"])
-        expected = learner.gan.energy(batch.x).mean() / 3 + learner.gan.energy(replayed).mean() * 2 / 3
+        replayed = learner.old.sample(noise["z_old"], learner.told(past))
+        expected = learner.gan.energy(batch.x, learner.told(batch.task)).mean() / 3
+        expected += learner.gan.energy(replayed, learner.told(past)).mean() * 2 / 3
     torch.testing.assert_close(losses["real"].detach(), expected)
+
+
+def test_the_players_are_told_the_task() -> None:
+    learner, stream = ready("class", 2)
+    x = stream[0].train.batch(torch.arange(5)).x
+    assert learner.told(torch.tensor([0, 2])).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    first, last = (learner.told(torch.full((5,), t)) for t in (0, 2))
+    assert not torch.equal(learner.gan.energy(x, first), learner.gan.energy(x, last))
+    images = [learner.dream(torch.full((5,), t), generator(0)) for t in (0, 2)]
+    assert not torch.equal(*images)
+    assert set(learner.draw(200, generator(0))["tasks"].tolist()) == {0, 1, 2}  # generated samples are of all tasks
 
 
 def test_step_reports_what_loss_says_of_the_critic() -> None:
@@ -341,7 +356,7 @@ def test_samples_and_errors() -> None:
     images = learner.sample(4, generator(0))
     assert images.shape == (4, *stream.spec.shape) and float(images.min()) >= 0 and float(images.max()) <= 1
     assert torch.equal(images, learner.sample(4, generator(0)))
-    with pytest.raises(ConfigError, match="unconditional"):
+    with pytest.raises(ConfigError, match="no labels"):
         learner.sample(4, generator(0), classes=torch.zeros(4))
     for bad in ({"margin": 0.0}, {"margin_end": -1.0}, {"pull_away": -0.1}, {"z": 0}, {"code": 0}, {"objective": "x"}):
         with pytest.raises(ConfigError, match="ebgan"):
