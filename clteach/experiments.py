@@ -7,13 +7,15 @@ and makes the tables of the book from them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
 import math
 import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 import clteach
 from clteach import presets
 from clteach.errors import ConfigError, unknown
-from clteach.jobs import Job, Result, run_jobs, write_json
+from clteach.jobs import Job, Result, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
 from clteach.presets import Row
@@ -101,19 +103,23 @@ class Study:
 
     Args:
         summary: one line.
-        run: what is run: ``run(seed, **row)`` gives {measure: value}, the same numbers whenever it is repeated.
+        run: what is run: ``run(seed, steps=steps, **row)`` gives {measure: value}, the same whenever it is repeated.
         rows: arguments of `run`, by the name of the row.
-        measures: what each measure is, with its unit, by its name; the table has a column for each.
+        measures: the measures by name, in the order of the table's columns, with what a column's head says (and the unit).
+        steps: training steps of a run.
         seeds: number of seeds.
-        notes: what a reader of the table must know: how settings were chosen, where it leaves the paper's path.
+        source: where the settings come from.
+        deviations: what a reader of the table must know.
     """
 
     summary: str
     run: Callable[..., dict[str, float]]
     rows: Mapping[str, Mapping[str, Any]]
     measures: Mapping[str, str]
-    seeds: int = 3
-    notes: tuple[str, ...] = ()
+    steps: int
+    seeds: int
+    source: str
+    deviations: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
 
 
@@ -171,6 +177,8 @@ def reproduce(
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     recipe = RECIPES[name]
+    if isinstance(recipe, Study):
+        return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
         raise unknown(f"preset of {name}", str(preset), recipe.presets)
     preset = preset or recipe.presets[0]
@@ -237,6 +245,74 @@ def reproduce(
     }
     file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
     return write_json(Path(out) / f"{file.replace('-', '_')}.json", record)
+
+
+def _reproduce_study(
+    name: str,
+    study: Study,
+    out: Path,
+    seeds: int | None,
+    iters: int | None,
+    n_jobs: int | None = None,
+    fresh: bool = False,
+) -> Path:
+    """`reproduce` for a `Study`: one file per row and seed, so that an interrupted one continues; always on the CPU."""
+    n_seeds = study.seeds if seeds is None else seeds
+    steps = study.steps if iters is None else iters
+    if n_seeds < 1 or steps < 1:
+        raise ConfigError(f"{n_seeds} seeds, {steps} steps: expected at least one of each.")
+    started, commit = time.perf_counter(), checkout()
+    files, todo = [], []
+    for row, seed in itertools.product(study.rows.values(), range(n_seeds)):
+        identity = json.dumps([code(study.run.__module__), dict(row), steps, seed], sort_keys=True)
+        file = out / "runs" / name / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        files.append(file)
+        if fresh or not file.exists():
+            todo.append(joblib.delayed(_run_study)(study.run, file, {**row, "seed": seed, "steps": steps}))
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        joblib.Parallel(n_jobs or joblib.cpu_count(), batch_size=1)(todo)
+    results = [json.loads(file.read_text()) for file in files]
+    cells = []
+    for i, (name_of_row, row) in enumerate(study.rows.items()):
+        runs = results[i * n_seeds : (i + 1) * n_seeds]
+        scores = {measure: _statistics([run["measures"][measure] for run in runs]) for measure in study.measures}
+        cells.append({"row": name_of_row, "settings": dict(row), "measures": scores, "verdict": "not published"})
+    shortened = steps < study.steps or n_seeds < min(3, study.seeds)
+    options = [] if seeds is None else ["--seeds", str(seeds)]
+    options += [] if iters is None else ["--iters", str(iters)]
+    record = {
+        "name": name,
+        "summary": study.summary,
+        "shortened": shortened,
+        "command": shlex.join(["clteach", "reproduce", name, *options]),
+        "version": clteach.__version__,
+        "commit": commit,
+        "preset_source": study.source,
+        "seeds": list(range(n_seeds)),
+        "steps": steps,
+        "measures": dict(study.measures),
+        "training_seconds": sum(run["seconds"] for run in results),
+        "wall_seconds": time.perf_counter() - started if len(todo) == len(files) else None,
+        "device": machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deviations": [
+            *study.deviations,
+            *([f"{steps} steps instead of {study.steps}"] if steps != study.steps else []),
+        ],
+        "cells": cells,
+    }
+    return write_json(out / f"{(name + '-shortened' * shortened).replace('-', '_')}.json", record)
+
+
+def _run_study(run: Callable[..., dict[str, float]], file: Path, arguments: Mapping[str, Any]) -> None:
+    threads, started = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        measures = run(**arguments)
+    finally:
+        torch.set_num_threads(threads)
+    write_json(file, {**arguments, "measures": measures, "seconds": time.perf_counter() - started})
 
 
 def compare(ours: Mapping[str, Any], paper: Mapping[str, Any] | None, withheld: bool = False) -> dict[str, Any]:

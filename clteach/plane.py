@@ -1,4 +1,4 @@
-"""Data in the plane, where a distribution can be seen: mixtures of Gaussians, two moons, a ring; and which modes are covered."""
+"""Data in the plane, where a distribution can be seen: Gaussians on a grid or a ring, two moons; and a count of modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EBGAN: its pure functions by hand, gradients against finite differences, the equilibrium statements, the two-player step."""
+"""EBGAN: its pure functions by hand, gradients by finite differences, the equilibrium statements, the step."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ def test_pull_away_by_hand(codes: list[list[float]], expected: float) -> None:
 def test_pull_away_against_a_double_loop_and_a_change_of_lengths() -> None:
     codes = normal(6, 3)
     by_hand = sum(
-        float(codes[i] @ codes[j] / (codes[i].norm() * codes[j].norm())) ** 2 for i in range(6) for j in range(6) if i != j
+        float(codes[i] @ codes[j] / (codes[i].norm() * codes[j].norm())) ** 2
+        for i in range(6)
+        for j in range(6)
+        if i != j
     )
     assert float(pull_away(codes)) == pytest.approx(by_hand / 30)
     lengths = torch.tensor([[0.1], [-2.0], [3.0], [-0.5], [1.0], [10.0]], dtype=torch.float64)
