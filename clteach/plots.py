@@ -659,9 +659,11 @@ def energy_map(
     edge = limit + half
     image = ax.imshow(values, origin="lower", extent=(-edge, edge, -edge, edge), cmap="cividis", vmin=0, vmax=vmax)
     if data is not None:
-        ax.scatter(*_array(data).T, s=9, facecolors="none", edgecolors="white", linewidths=0.6, label="data")
+        x, y = _array(data).T
+        ax.scatter(x, y, s=9, facecolors="none", edgecolors="white", linewidths=0.6, label="data")
     if samples is not None:
-        ax.scatter(*_array(samples).T, s=4, color=ORANGE, linewidths=0, label="generated")
+        x, y = _array(samples).T
+        ax.scatter(x, y, s=4, color=ORANGE, linewidths=0, label="generated")
     ax.grid(False)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     if own:

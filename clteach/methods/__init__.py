@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
+from clteach.methods.dream_replay import DreamReplay
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
@@ -32,7 +33,7 @@ def register(cls: L) -> L:
     return cls
 
 
-_CLASSIFIERS = (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay)
+_CLASSIFIERS = (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay, DreamReplay)
 _GENERATORS = (FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN)
 for _cls in (*_CLASSIFIERS, *_GENERATORS):
     register(_cls)

@@ -92,6 +92,13 @@ class GAN(nn.Module):
         self.generator = mlp((cfg.z + told,), cfg.hidden, math.prod(shape))
         self.critic = self.make_critic(math.prod(shape) + told)
 
+    def margin_at(self, progress: float | Tensor) -> float | Tensor:
+        """The margin m at a progress in [0, 1) of the training, or of the task."""
+        cfg = self.cfg
+        start = 10 * math.sqrt(math.prod(self.shape) / 784) if cfg.margin is None else cfg.margin
+        # m(s) = m_0 + (m_1 - m_0) s / S
+        return start if cfg.margin_end is None else start + (cfg.margin_end - start) * progress
+
     def make_critic(self, n_in: int) -> nn.Module:
         """The critic: here one logit, positive for "real"."""
         return mlp((n_in,), self.cfg.critic_hidden, 1)
@@ -237,7 +244,7 @@ def fit(
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * lr_scale(step / steps)
         batch = x[torch.randint(len(x), (batch_size,), generator=rng, device=x.device)]
         z = torch.randn(batch_size, gan.cfg.z, generator=rng, device=x.device)
-        losses = update(gan, opts, Round(batch, weight, z, gan.cfg.margin_at(step / steps)))
+        losses = update(gan, opts, Round(batch, weight, z, gan.margin_at(step / steps)))
         sums = {name: sums.get(name, 0.0) + value / window for name, value in losses.items()}
         if (step + 1) % window == 0:
             rows.append({name: float(value) for name, value in sums.items()})
@@ -259,8 +266,9 @@ class EBGAN(PureGenerator):
 
         objective: Literal["ebgan", "gan"] = "ebgan"
         """the critic: an auto-encoder's energy (ebgan) or a classifier (gan)"""
-        margin: float = 10.0
-        """energy m up to which the critic pushes generated samples, in the units of the data; ebgan only"""
+        margin: float | None = None
+        """energy m up to which the critic pushes generated samples, in the units of the data (ebgan); None: 10 √(P / 784) for
+        P numbers per sample, the paper's 10 on MNIST"""
         margin_end: float | None = None
         """margin at the end of every task, reached in a straight line; None: it stays"""
         pull_away: float = 0.1
@@ -280,21 +288,15 @@ class EBGAN(PureGenerator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            margins = self.margin, self.margin if self.margin_end is None else self.margin_end
             if self.objective not in OBJECTIVES:
                 raise ConfigError(f"ebgan: objective={self.objective!r}: expected {' or '.join(OBJECTIVES)}.")
-            if not self.margin > 0 or min(margins) < 0 or self.pull_away < 0 or self.z < 1 or self.code < 1:
+            negative = any(m is not None and m < 0 for m in (self.margin, self.margin_end))
+            if self.margin == 0 or negative or self.pull_away < 0 or self.z < 1 or self.code < 1:
                 raise ConfigError(
                     f"ebgan: margin={self.margin}, margin_end={self.margin_end}, pull_away={self.pull_away}, z={self.z}, "
                     f"code={self.code}: expected a margin > 0 that ends at 0 or more, a weight of the pull-away term of 0 "
                     "or more, and at least one dimension of noise and code."
                 )
-
-        def margin_at(self, progress: float | Tensor) -> float | Tensor:
-            """The margin m at a progress in [0, 1) of the training."""
-            # m(s) = m_0 + (m_1 - m_0) s / S
-            end = self.margin if self.margin_end is None else self.margin_end
-            return self.margin + (end - self.margin) * progress
 
     steps_done: Tensor  # () steps of this task; on the device, so that a step need not wait for it
 
@@ -333,7 +335,7 @@ class EBGAN(PureGenerator):
             # Of n tasks seen each counts 1/n
             share = 1 / (self.t + 1)
             weight = torch.cat([share * weight, x.new_full((n_replay,), (1 - share) / n_replay)])
-        margin = self.cfg.margin_at(self.steps_done / self.phase.steps if self.phase and self.phase.steps else 0.0)
+        margin = self.gan.margin_at(self.steps_done / self.phase.steps if self.phase and self.phase.steps else 0.0)
         return Round(x, weight, noise["z"], margin, self.told(tasks), self.told(noise["tasks"]))
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:

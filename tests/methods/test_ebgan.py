@@ -273,9 +273,10 @@ def test_fit_moves_samples_to_the_data(objective: str, margin: float) -> None:
 
 
 def test_margin_schedule() -> None:
-    cfg = EBGAN.Config(margin=8.0, margin_end=2.0)
-    assert [cfg.margin_at(p) for p in (0.0, 0.5, 1.0)] == [8.0, 5.0, 2.0]
-    assert EBGAN.Config(margin=8.0).margin_at(0.7) == 8.0
+    assert [tiny(margin=8.0, margin_end=2.0).margin_at(p) for p in (0.0, 0.5, 1.0)] == [8.0, 5.0, 2.0]
+    assert tiny(margin=8.0).margin_at(0.7) == 8.0
+    assert make_gan((1, 28, 28), EBGAN.Config()).margin_at(0.7) == 10.0  # the paper's on MNIST
+    assert tiny(margin=None).margin_at(0.0) == pytest.approx(10 * (2 / 784) ** 0.5)
     learner, stream = ready("class", 0, margin=8.0, margin_end=2.0)
     batch = stream[0].train.batch(torch.arange(5))
     margins = []
