@@ -319,3 +319,18 @@ def test_accuracy_against_a_setting() -> None:
         plots.accuracy_against({"er": {1: [0.5], 2: [0.5, 0.6]}}, "samples")
     with pytest.raises(ConfigError, match="No scores"):
         plots.accuracy_against({"er": {}}, "samples")
+
+
+def test_energy_map_puts_each_value_at_its_point() -> None:
+    from clteach.plane import lattice
+
+    energies = lattice(2.0, 5).square().sum(1).view(5, 5)  # x² + y²
+    figure = plots.energy_map(energies, 2.0, samples=[[0.5, 1.0]], data=[[0.0, 0.0], [1.0, 1.0]], title="map")
+    ax = figure.axes[0]
+    (image,) = ax.images
+    assert image.get_extent() == [-2.5, 2.5, -2.5, 2.5] and image.origin == "lower"  # each point in the middle of its pixel
+    data, samples = ax.collections
+    assert data.get_offsets().tolist() == [[0.0, 0.0], [1.0, 1.0]] and samples.get_offsets().tolist() == [[0.5, 1.0]]
+    assert figure.axes[1].get_ylabel() == "energy (units of the data)"
+    with pytest.raises(ConfigError, match="one value per point"):
+        plots.energy_map(energies[:3], 2.0)
