@@ -1,4 +1,4 @@
-"""The command line: ``clteach run | list | reproduce | sweep``, also as ``python -m clteach``.
+"""The command line: ``clteach run | list | reproduce | sweep | assign | grade``, also as ``python -m clteach``.
 
 What the commands accept stands in `clteach.options`; here is what they do.
 """
@@ -21,7 +21,7 @@ from rich.table import Table
 import clteach
 from clteach import options
 from clteach.errors import ClteachError, ConfigError, unknown
-from clteach.options import Reproduce, Run, Sweep
+from clteach.options import Assign, Grade, Reproduce, Run, Sweep
 
 # The top-level help must not wait for torch: everything that needs it is imported inside the commands.
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def _main(args: list[str]) -> int:
         return reproduce(options.parse(options.Reproduce, command, rest))
     if command == "sweep":
         return sweep(options.parse(options.Sweep, command, rest))
+    if command == "assign":
+        return assign(options.parse(options.Assign, command, rest))
+    if command == "grade":
+        return grade(options.parse(options.Grade, command, rest))
     raise unknown("command", command, options.COMMANDS)
 
 
@@ -347,6 +351,48 @@ def _csv(lines: list[dict[str, Any]], measure: str) -> str:
             {"method": line["method"], **line["tried"], "mean": score["mean"], "sem": score["sem"], "seeds": seeds}
         )
     return pd.DataFrame(rows).to_csv(index=False)
+
+
+# ---------------------------------------------------------------------------------------------------- assign, grade
+
+
+def assign(args: Assign) -> int:
+    """``clteach assign CHAPTER``."""
+    from clteach.exercises import course
+    from clteach.exercises.core import chapters
+
+    if not args.chapter:
+        raise ConfigError(f"name a chapter: {', '.join(f'{n} ({title})' for n, title in chapters().items())}.")
+    for path in course.assign(args.chapter, args.to, args.seed, args.overwrite):
+        print(f"written: {path}")
+    print(f"next: nbgrader generate_assignment NAME (in {args.to}), or give the students the notebook in colab/")
+    return 0
+
+
+def grade(args: Grade) -> int:
+    """``clteach grade FOLDER``."""
+    from clteach.exercises import grading
+
+    if args.folder is None:
+        raise ConfigError(
+            "name the folder with the submitted notebooks, e.g. clteach grade submitted --csv grades.csv."
+        )
+    if args.jobs < 1 or not args.seconds > 0 or not args.memory > 0:
+        raise ConfigError(
+            f"--jobs {args.jobs}, --seconds {args.seconds:g}, --memory {args.memory:g}: expected at least one job "
+            "and limits above 0."
+        )
+    results, points = grading.grade(
+        args.folder,
+        args.chapter,
+        args.seed,
+        grading.Limits(args.seconds, args.memory),
+        args.jobs,
+        lambda one: print(f"{one.file}: {one.status}, {sum(one.points.values())} points", flush=True),
+    )
+    print(f"{len(results)} notebooks, at most {sum(points.values())} points each: {', '.join(points)}")
+    print(f"table: {grading.to_csv(results, points, args.folder, args.csv)}")
+    return 0
 
 
 def _write(path: Path, text: str) -> Path:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -29,10 +29,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.generation import feature_classifier, features, frechet_distance
+from clteach.generation import feature_classifier, features, frechet_distance, quality
 from clteach.nets import LeNet, mlp
 from clteach.seeding import generator, seeded
 from clteach.streams import Batch, Data, Spec, Stream
@@ -128,6 +128,45 @@ class Quadratic(nn.Module):
 def adam(parameters: Iterable[nn.Parameter], lr: float, **settings: Any) -> Adam:
     """Adam in one fused kernel (one pass over the parameters instead of about ten)."""
     return Adam(parameters, lr=lr, fused=True, **settings)
+
+
+@torch.no_grad()
+def step_preview(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> list[Tensor]:
+    r"""The step Δθ that an optimiser would take with these gradients, without taking it: nothing is written.
+
+    Args:
+        optimizer: Adam or SGD, without weight decay, momentum of SGD or other extras.
+        parameters: some of the optimiser's parameters.
+        gradients: one per parameter, of the same shape.
+
+    Returns:
+        Δθ, one per parameter.
+
+    Raises:
+        ConfigError: another optimiser, an extra, or a parameter that the optimiser does not have.
+    """
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    extras = ("weight_decay", "momentum", "amsgrad", "maximize")
+    if type(optimizer) not in (Adam, SGD) or any(group.get(key) for group in optimizer.param_groups for key in extras):
+        kind = type(optimizer).__name__
+        raise ConfigError(f"no preview of a step of {kind} with these settings: expected plain Adam or SGD.")
+    steps = []
+    for p, g in zip(parameters, gradients, strict=True):
+        if p not in groups:
+            raise ConfigError("a parameter does not belong to this optimiser: preview with the one that trains it.")
+        group, state = groups[p], optimizer.state.get(p)
+        if isinstance(optimizer, SGD):
+            steps.append(-group["lr"] * g)
+            continue
+        beta1, beta2 = group["betas"]
+        k = state["step"].double() + 1 if state else 1.0  # stays on the device
+        # m = β₁ m + (1 - β₁) g,  v = β₂ v + (1 - β₂) g²
+        m = state["exp_avg"].lerp(g, 1 - beta1) if state else (1 - beta1) * g
+        v = (state["exp_avg_sq"] * beta2).addcmul_(g, g, value=1 - beta2) if state else (1 - beta2) * g.square()
+        # Δθ = -lr · m / (1 - β₁ᵏ) / (√(v / (1 - β₂ᵏ)) + ε)
+        scale = v.sqrt_().mul_((1 - beta2**k) ** -0.5).add_(group["eps"])
+        steps.append(m.div_(scale).mul_(-group["lr"] / (1 - beta1**k)))
+    return steps
 
 
 def _log(mask: Tensor) -> Tensor:
@@ -308,8 +347,12 @@ class Classifier(Learner):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
         with seeded(seed, "classifier"):
-            self.net = mlp(spec.shape, self.cfg.hidden, spec.n_out)
+            self.net = self.make_net()
         self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+
+    def make_net(self) -> nn.Sequential:
+        """The network, with new weights."""
+        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
@@ -370,10 +413,17 @@ class PureGenerator(Generator):
     @torch.no_grad()
     def evaluate(self, t: int, data: Data) -> float:
         """FID ≥ 0 between the data of task t and as many samples of that task; always from the same random numbers."""
-        rng = generator(self.seed, "evaluate", t, device=data.device)
         real = torch.cat([self.features(batch.x) for batch in data.batches()])
-        dreamed = self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
-        return frechet_distance(real, self.features(dreamed))
+        return frechet_distance(real, self.features(self.judged(t, data)))
+
+    def quality(self, t: int, data: Data) -> dict[str, float]:
+        """All measures of `clteach.generation.quality` on data of task t, of the same samples as in `evaluate`."""
+        return quality(self.judge, torch.cat([batch.x for batch in data.batches()]), self.judged(t, data))
+
+    def judged(self, t: int, data: Data) -> Tensor:
+        """(N, *shape) samples of task t, as many as there are data."""
+        rng = generator(self.seed, "evaluate", t, device=data.device)
+        return self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
 
     @torch.no_grad()
     def sample(

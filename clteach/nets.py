@@ -9,6 +9,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clteach.errors import ConfigError
+
 
 def mlp(
     shape: Sequence[int], hidden: Sequence[int], n_out: int, activation: type[nn.Module] = nn.ReLU
@@ -29,6 +31,82 @@ def mlp(
     for n_in, n_hidden in pairwise(sizes):
         layers += [nn.Linear(n_in, n_hidden), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
+
+
+def gated(net: nn.Sequential, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    """An `mlp` with its hidden units multiplied by gates.
+
+    Args:
+        net: what `mlp` made.
+        x: (B, *shape) inputs.
+        gates: (B, units) per hidden layer, from the first to the last.
+
+    Returns:
+        (B, n_out).
+    """
+    remaining = iter(gates)
+    for layer in net:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            # h = g ⊙ ReLU(W h + b)
+            x = x * next(remaining)
+    return x
+
+
+def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 128, 256)) -> nn.Sequential:
+    """Convolutions that make features of images: 3 x 3 kernels, batch norm, ReLU; all but the first halve the image.
+
+    From 32 x 32 images with the default channels: 256 x 2 x 2 = 1024 features, as in the CIFAR experiments of van de Ven et
+    al. 2020. The last layer has no ReLU, so a feature may take any value.
+
+    Args:
+        shape: (C, H, W) of one image.
+        channels: output channels of each layer.
+
+    Returns:
+        A module (B, C, H, W) -> (B, features).
+
+    Raises:
+        ConfigError: the inputs are no images.
+    """
+    if len(shape) != 3:
+        raise ConfigError(f"inputs of shape {tuple(shape)} are no images: expected (C, H, W).")
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(pairwise([shape[0], *channels])):
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=1 if i == 0 else 2, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], nn.Flatten())
+
+
+def deconv_pixels(
+    shape: Sequence[int], features: int, channels: Sequence[int] = (16, 32, 64, 128, 256)
+) -> nn.Sequential:
+    """The mirror image of `conv_features`: transposed convolutions from features back to the logits of pixels.
+
+    It is meant to learn within a learner, so it has no batch norm, whose running means would make a loss impure.
+
+    Args:
+        shape: (C, H, W) of one image, H and W divisible by 2 to the power of ``len(channels) - 1``.
+        features: how many there are; it must be what `conv_features` makes of such images.
+        channels: as in `conv_features`.
+
+    Returns:
+        A module (B, features) -> (B, C * H * W).
+
+    Raises:
+        ConfigError: H or W is not divisible, or another number of features.
+    """
+    shrunk = 2 ** (len(channels) - 1)
+    if len(shape) != 3 or shape[1] % shrunk or shape[2] % shrunk:
+        raise ConfigError(f"inputs of shape {tuple(shape)}: expected (C, H, W) with H and W divisible by {shrunk}.")
+    start = (channels[-1], shape[1] // shrunk, shape[2] // shrunk)
+    if math.prod(start) != features:
+        raise ConfigError(
+            f"{features} features cannot be painted as {tuple(shape)}: that takes {math.prod(start)} of them."
+        )
+    layers: list[nn.Module] = [nn.ReLU(), nn.Unflatten(1, start)]
+    for n_in, n_out in pairwise(reversed(channels)):
+        layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[0], shape[0], 3, padding=1), nn.Flatten())
 
 
 class LeNet(nn.Module):

@@ -119,7 +119,48 @@ class Sweep(Processes, Training):
     """folder for the table, checkpoints and runs"""
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "reproduce": Reproduce, "sweep": Sweep}
+@dataclass
+class Assign:
+    """Write a chapter's exercises as an assignment: for nbgrader, and as a plain notebook for Colab."""
+
+    chapter: Annotated[Positional[str], arg(metavar="CHAPTER", help_behavior_hint="")] = ""
+    """the chapter's number, e.g. 02"""
+    to: Path = Path("course")
+    """folder of the course: source/NAME/NAME.ipynb is the instructor's, colab/NAME.ipynb the students' without nbgrader"""
+    seed: int | None = None
+    """the hidden tests use the numbers of this seed; None: a random one"""
+    overwrite: bool = False
+    """replace notebooks that are there"""
+
+
+@dataclass
+class Grade:
+    """Grade a folder of submitted notebooks, each in a process with limits, and write one CSV."""
+
+    folder: Annotated[Positional[Path | None], arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """folder with the notebooks, searched with all its subfolders"""
+    csv: Path = Path("grades.csv")
+    """the table to write: one line per notebook"""
+    chapter: str | None = None
+    """whose exercises; None: the chapter that most of the notebooks mention"""
+    seed: int = 1
+    """the functions are tried on the numbers that students see and on those of this seed"""
+    seconds: float = 300.0
+    """time limit of one notebook"""
+    memory: float = 4.0
+    """memory limit of one notebook in GB (where the system enforces it)"""
+    jobs: int = 1
+    """notebooks at a time"""
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": Run,
+    "list": List,
+    "reproduce": Reproduce,
+    "sweep": Sweep,
+    "assign": Assign,
+    "grade": Grade,
+}
 
 
 def parse(cls: type, command: str, args: list[str]) -> Any:

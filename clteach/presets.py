@@ -96,6 +96,10 @@ _DIGITS = Column(
         "si": {"c": by(100.0, 100.0, 10.0)},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
+        **{
+            name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
+            for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")
+        },
     },
 )
 
@@ -112,6 +116,71 @@ _PERMUTED_2018 = Column(
         "generative-replay": {"targets": "hard"},
     },
 )
+
+_HNET_SPLIT = {"beta": 0.01, "embedding": 96, "chunk": 42000, "chunk_embedding": 96, "hyper_hidden": (10, 10)}
+_HNET_SPLIT_REPLAY = {
+    "z": 100,
+    "decoder_beta": 0.01,
+    "decoder_embedding": 96,
+    "decoder_chunk": 50000,
+    "decoder_chunk_embedding": 96,
+    "decoder_hyper_hidden": (10, 10),
+    "decoder_activation": "elu",
+}
+_HNET_PERMUTED = {
+    "beta": 0.1,
+    "embedding": 24,
+    "chunk": 78000,
+    "chunk_embedding": 8,
+    "hyper_hidden": (25, 25),
+    "activation": "elu",
+}
+_HNET_PERMUTED_REPLAY = {
+    "z": 100,
+    "decoder_hidden": (400, 400),
+    "decoder_beta": 0.1,
+    "decoder_embedding": 24,
+    "decoder_chunk": 85000,
+    "decoder_chunk_embedding": 8,
+    "decoder_hyper_hidden": (25, 25),
+    "decoder_activation": "elu",
+}
+
+_HNET_LATER_SPLIT = {
+    "beta": 10.0,
+    "embedding": 32,
+    "chunk": 8000,
+    "chunk_embedding": 32,
+    "hyper_hidden": (10, 10, 10, 10),
+    "lookahead": False,
+}
+
+_HNET_2020 = {
+    "split-mnist": Column(
+        2000,
+        128,
+        {"hidden": (400, 400), "lr": 1e-3},
+        {"tasks": 5, "class_order": "natural", "active_units": "seen"},
+        {
+            "hypernetwork": _HNET_SPLIT,
+            "hypernetwork-ent": _HNET_SPLIT,
+            "hypernetwork-r": {**_HNET_SPLIT_REPLAY, "decoder_hidden": (250, 350)},
+            "hypernetwork-tir": {**_HNET_SPLIT, **_HNET_SPLIT_REPLAY, "decoder_hidden": (50, 150)},
+        },
+    ),
+    "permuted-mnist": Column(
+        5000,
+        128,
+        {"hidden": (1000, 1000), "lr": 1e-4},
+        {"tasks": 10, "pad": 2, "active_units": "seen"},
+        {
+            "hypernetwork": _HNET_PERMUTED,
+            "hypernetwork-ent": _HNET_PERMUTED,
+            "hypernetwork-r": _HNET_PERMUTED_REPLAY,
+            "hypernetwork-tir": {**_HNET_PERMUTED, **_HNET_PERMUTED_REPLAY},
+        },
+    ),
+}
 
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
@@ -136,6 +205,7 @@ PRESETS: dict[str, Preset] = {
             "permuted-mnist": _PERMUTED_2018,
         },
         notes=("the paper's strength λ of EWC on split MNIST is not known here: the method's default is used",),
+        without=("BI-R",),
     ),
     "2019": Preset(
         "three scenarios for continual learning",
@@ -154,6 +224,7 @@ PRESETS: dict[str, Preset] = {
             ),
             "permuted-mnist": _PERMUTED_2018,
         },
+        without=("BI-R", "RtF"),
     ),
     "2020": Preset(
         "brain-inspired replay",
@@ -182,9 +253,47 @@ PRESETS: dict[str, Preset] = {
                     "si": {"c": 10.0},
                     "generative-replay": {"targets": "hard"},
                     "brain-inspired-replay": {"gating": 0.8},
+                    "brain-inspired-replay-si": {"gating": 0.8, "c": 1.0},
+                },
+            ),
+            "split-cifar100": Column(
+                5000,
+                256,
+                {"hidden": (2000, 2000), "lr": 1e-4},
+                {"tasks": 10, "class_order": "random", "active_units": "seen"},
+                {
+                    "brain-inspired-replay": {"gating": by(0.0, None, 0.7)},
+                    "brain-inspired-replay-si": {"gating": by(None, None, 0.6), "c": by(None, None, 1e8)},
                 },
             ),
         },
+        notes=("the paper's strength λ of online EWC is not known here: the method's default is used",),
+        without=("RtF",),
+    ),
+    "2020-hypernetworks": Preset(
+        "continual learning with hypernetworks",
+        "von Oswald, Henning, Grewe & Sacramento 2020, arXiv 1906.00695",
+        _HNET_2020,
+        notes=(
+            "the hidden layers of the replay model's encoder are not known here: those of its decoder, mirrored, are used",
+        ),
+    ),
+    "hypernetworks-later": Preset(
+        "hypernetworks for smaller targets, without look-ahead",
+        "later code by the authors of arXiv 1906.00695 (deterministic hypernetwork)",
+        {
+            "split-mnist": Column(
+                2000,
+                128,
+                {"hidden": (100, 100), "lr": 5e-4},
+                {"tasks": 5, "class_order": "natural", "active_units": "seen"},
+                {"hypernetwork": _HNET_LATER_SPLIT, "hypernetwork-ent": _HNET_LATER_SPLIT},
+            ),
+        },
+        notes=(
+            "the size of the chunk embeddings is not known here: that of the task embeddings is used",
+            "the number of steps and the batch size are not known here: those of the 2020 paper are used",
+        ),
     ),
     "2022": Preset(
         "three types of incremental learning",
@@ -219,9 +328,33 @@ PRESETS: dict[str, Preset] = {
                 },
             ),
         },
-        without=("DGR + distillation",),
+        without=("DGR + distillation", "RtF"),
     ),
 }
+
+# 210 epochs of the 70 % of the training images that are not held out, in batches of 64: the methods' own defaults are
+# the paper's networks and schedule. The paper counts epochs, so its larger tasks have more steps than its smaller ones.
+_MULTIBAND_EPOCH = 0.7 * 60_000 / 64  # steps, all tasks together
+
+PRESETS["multiband"] = Preset(
+    "Multiband VAE and its rivals, judged by FID on held-out images",
+    "Deja, Wawrzyński, Masarczyk, Marczak & Trzciński, IJCAI 2022",
+    {
+        "split-mnist": Column(round(210 * _MULTIBAND_EPOCH / 5), 64, {"lr": 1e-3}, {"tasks": 5, "validation": 0.3}),
+        "dirichlet-mnist": Column(
+            round(210 * _MULTIBAND_EPOCH / 10),
+            64,
+            {"lr": 1e-3},
+            {"tasks": 10, "alpha": 1.0, "validation": 0.3},
+            {"multiband-vae": {"gamma": 0.95}},
+        ),
+    },
+    notes=(
+        "FID is measured in the features of this package's LeNet, not of the paper's: only ratios between methods compare",
+        "every task has as many steps as an average task has in the paper's number of epochs",
+        "controlled forgetting chooses its 1000 real images once per task",
+    ),
+)
 
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
 
@@ -236,11 +369,22 @@ ROWS: dict[str, Row] = {
     "LwF": Row("lwf"),
     "DGR": Row("generative-replay", {"targets": "hard"}),
     "DGR + distillation": Row("generative-replay", {"targets": "soft"}),
+    "RtF": Row("brain-inspired-replay", {"conditional": False, "gating": 0.0}),
     "BI-R": Row("brain-inspired-replay"),
     "ER (100 / class)": Row("er"),
     "A-GEM": Row("a-gem"),
 }
 """The rows of the published tables, by their names there."""
+
+
+GENERATORS: dict[str, Row] = {
+    "VAE, fine-tuned": Row("vae-finetune"),
+    "VAE with replay": Row("vae-replay"),
+    "hard latent partition": Row("latent-partition"),
+    "Multiband VAE": Row("multiband-vae"),
+    "VAE, joint training": Row("vae-joint"),
+}
+"""The rows of the tables of generators."""
 
 
 def default_preset(stream: str) -> str | None:

@@ -29,15 +29,16 @@ def imitation_loss(
     Args:
         logits: (R, n_out) of the model that learns.
         old_logits: (R, n_out) of the model that is imitated.
-        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head.
-        active: (H, n_out) or (1, n_out) bool, units the new model's softmax runs over.
+        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Or (1, R, n_out) where it
+            is known which head each sample belongs to.
+        active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
         targets: "soft" or "hard".
         temperature: T > 0 of soft targets.
 
     Returns:
         () the mean over heads and samples, in nats (times T² for soft targets).
     """
-    known, active = known[:, None], active[:, None]  # (H, 1, n_out)
+    known, active = (mask if mask.ndim == 3 else mask[:, None] for mask in (known, active))  # (H, 1 or R, n_out)
     old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
     new = logits.masked_fill(~active, -torch.inf).expand_as(old)
     if targets == "hard":

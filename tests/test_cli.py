@@ -318,3 +318,18 @@ def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in options.COMMANDS)
+
+
+def test_generators_and_classifiers_do_not_share_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "finetune", "vae-finetune", "--out", str(tmp_path)]) == 2
+    assert "finetune (accuracy) and vae-finetune (fid) are measured differently" in capsys.readouterr().err
+
+
+def test_run_generators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path), "--vae-finetune.features", "inputs"]
+    assert cli.main(["run", "vae-finetune", *options]) == 0
+    out = capsys.readouterr().out
+    assert "average FID" in out and "FID matrices: " in out
+    result = json.loads((tmp_path / "split-digits-class.json").read_text())["results"]["vae-finetune"]
+    assert result["measure"] == "fid" and len(result["fid_matrix"]) == 5
+    assert (tmp_path / "split-digits-class.png").exists()

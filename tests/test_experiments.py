@@ -388,6 +388,44 @@ def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "2 seeds" in text and "clteach reproduce split-digits --seeds 2 --iters 1" in text
 
 
+GENERATORS = [
+    Job(
+        name, "split-digits", steps=3, batch=16, settings={"hidden": (8,), "decoder_hidden": (8,), "features": "inputs"}
+    )
+    for name in ("vae-finetune", "multiband-vae")
+]
+
+
+def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
+    found = run_jobs(GENERATORS, tmp_path, n_jobs=1)
+    for result in found:
+        assert result["measure"] == "fid" and "accuracy" not in result
+        matrix = torch.tensor(result["fid"], dtype=torch.float64)
+        assert result["average_fid"] == pytest.approx(float(matrix[-1].mean()))
+        # Lower is better: what was lost is the final FID minus the best one before.
+        lost = [float(matrix[4, i] - matrix[i:4, i].min()) for i in range(4)]
+        assert result["forgetting"] == pytest.approx(sum(lost) / 4)
+    summary = summarise(found[:1])
+    assert summary["measure"] == "fid" and summary["average_fid"]["mean"] == found[0]["average_fid"]
+    assert summary["fid_matrix"] == found[0]["fid"]
+
+
+def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {"hidden": (8,), "decoder_hidden": (8,), "features": "inputs"}
+    rows = {"VAE": Row("vae-finetune", tiny), "Multiband VAE": Row("multiband-vae", tiny)}
+    monkeypatch.setitem(experiments.RECIPES, "own", experiments.Recipe("generators", "split-digits", ("digits",), rows))
+    monkeypatch.setattr(experiments, "published", lambda *where: {"mean": 23.0, "sem": None, "source": "a paper"})
+    path = reproduce("own", tmp_path, seeds=1, iters=2, n_jobs=1)
+    record = json.loads(path.read_text())
+    cell = record["cells"][1]
+    assert cell["scenario"] == "class" and cell["verdict"] == "other features"
+    assert cell["difference"] == pytest.approx(cell["average_fid"]["mean"] - 23)
+    table = results.table(str(path))
+    assert table["mean"].tolist() == [pytest.approx(cell["average_fid"]["mean"]) for cell in record["cells"]]
+    assert results.scores(str(path)) == {cell["row"]: cell["average_fid"]["seeds"] for cell in record["cells"]}
+    assert "Average FID, lower is better, over all tasks" in results.report(str(path))
+
+
 def measured(seed: int, steps: int, factor: float = 1.0) -> dict[str, float]:
     """What a study runs, without training."""
     return {"first": factor * (seed + 1), "second": float(steps)}

@@ -10,7 +10,7 @@ import torch
 from clteach.checks import CHECKS, check_learner, check_scenarios, quick, same_state, tiny, toy_data
 from clteach.learner import Classifier, Learner, Losses, Noise, Quadratic
 from clteach.methods import METHODS
-from clteach.streams import Batch, split
+from clteach.streams import SCENARIOS, Batch, split
 
 CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
 
@@ -28,30 +28,33 @@ def test_scenarios_and_description(name: str) -> None:
     assert METHODS[name].__doc__
 
 
-# λ = 0 (or its like) must be fine-tuning, to the last bit: the penalty adds 0 and draws nothing.
+# λ = 0 (or its like) must be the method without the penalty, to the last bit: the penalty adds 0 and draws nothing.
 OFF: dict[str, dict[str, float]] = {
     "ewc": {"lam": 0.0},
     "online-ewc": {"lam": 0.0},
     "si": {"c": 0.0},
     "xdg": {"share": 0.0},
     "si-xdg": {"c": 0.0, "share": 0.0},
+    "brain-inspired-replay-si": {"c": 0.0},
 }
+PLAIN = {"brain-inspired-replay-si": "brain-inspired-replay"}
+"""What a method is with its penalty switched off, where it is not fine-tuning."""
 
 
 @pytest.mark.parametrize(("name", "scenario"), [case for case in CASES if case[0] in OFF])
-def test_zero_strength_is_finetuning(name: str, scenario: str) -> None:
+def test_zero_strength_is_the_method_without_it(name: str, scenario: str) -> None:
     cls = METHODS[name]
     stream = split(toy_data(), scenario, tasks=2)
     off = quick(cls, stream, **OFF[name]).learner
-    plain = quick(METHODS["finetune"], stream).learner
+    plain = quick(METHODS[PLAIN.get(name, "finetune")], stream).learner
     for key, value in plain.named_parameters():
         assert torch.equal(value, off.get_parameter(key))
     assert not same_state(quick(cls, stream).learner, off), "switched on, it must differ"
 
 
 def test_every_penalty_is_switched_off_somewhere() -> None:
-    spec = split(toy_data(), "task", tasks=2).spec
-    with_penalty = {name for name, cls in METHODS.items() if cls(spec, tiny(cls)).penalty is not None}
+    specs = {scenario: split(toy_data(), scenario, tasks=2).spec for scenario in SCENARIOS}
+    with_penalty = {n for n, cls in METHODS.items() if cls(specs[cls.scenarios[0]], tiny(cls)).penalty is not None}
     assert with_penalty <= set(OFF)
 
 

@@ -153,3 +153,16 @@ def test_mean_sem_edges() -> None:
     for values in (torch.zeros(0), torch.zeros(2, 2), torch.tensor(1.0)):
         with pytest.raises(ConfigError, match="one number per seed"):
             metrics.mean_sem(values)
+
+
+def test_of_a_score_for_which_lower_is_better() -> None:
+    fid = torch.tensor([[10.0, NAN, NAN], [30.0, 20.0, NAN], [25.0, 15.0, 40.0]])
+    assert metrics.average_score(fid, "fid") == pytest.approx(80 / 3)
+    assert metrics.average_accuracy_over_time(fid, "fid").tolist() == pytest.approx([10, 25, 80 / 3])
+    # The final score minus the best before: 25 - 10, and 15 - 20 (it got better)
+    assert metrics.forgetting_per_task(fid, "fid").tolist() == pytest.approx([15, -5])
+    assert metrics.forgetting(fid, "fid") == pytest.approx(5)
+    with pytest.raises(ConfigError, match="score ≥ 0"):
+        metrics.average_score(-fid, "fid")
+    with pytest.raises(ConfigError, match="share in"):
+        metrics.average_score(fid)

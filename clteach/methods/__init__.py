@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.dream_replay import DreamReplay
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
+from clteach.methods.hypernetwork_replay import HypernetworkR, HypernetworkTIR
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.multiband_vae import MultibandVAE
@@ -33,9 +36,12 @@ def register(cls: L) -> L:
     return cls
 
 
-_CLASSIFIERS = (FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM, GenerativeReplay, DreamReplay)
-_GENERATORS = (FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN)
-for _cls in (*_CLASSIFIERS, *_GENERATORS):
+for _cls in (
+    *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
+    *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
+    *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
+    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN),
+):
     register(_cls)
 
 

@@ -1,7 +1,8 @@
-r"""Domain adaptation: labels in one domain, images of another. Can an auto-encoder's energy stand in for a domain classifier?
+r"""Domain adaptation: labels in one domain, images of another. Can an energy stand in for a domain classifier?
 
-A network f makes features of labelled source images and of unlabelled target images; a classifier reads the labels off the
-features. To make it work on the target, a critic learns to tell the two domains apart by their features, and f learns to stop it:
+A network f makes features of labelled source images and of unlabelled target images; a classifier reads the labels off
+the features. To make it work on the target, a critic learns to tell the two domains apart by their features, and f learns
+to stop it:
 
 * **source-only**: no critic. What is to be beaten.
 * **dann** (Ganin et al. 2016): the critic is a classifier of the domain, and its gradient reaches f *reversed*.
@@ -10,7 +11,7 @@ features. To make it work on the target, a critic learns to tell the two domains
   $\mathcal{L}_D = D(f(x_s)) + [m - D(f(x_t))]^+$ and $\mathcal{L}_f = \mathcal{L}_{\text{class}} + \lambda D(f(x_t))$.
 * **target**: trained on the target's labels, which the others never see. The upper bound.
 
-The energy critic is an idea of the notes that this project began with, not of a paper; whether it helps is an open question here.
+The energy critic is an idea to be tested here, not a published method.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ FEATURES = 64
 def shifted(x: Tensor, shift: str, rng: torch.Generator) -> Tensor:
     """Images x (N, 1, H, W) in [0, 1] of the source -> (N, 3, H, W) of the target.
 
-    Inverted: black and white exchanged. Blurred: the mean over 5 x 5 pixels. Coloured: drawn on a plain background of a random
-    colour, with its complement.
+    Inverted: black and white exchanged. Blurred: the mean over 5 x 5 pixels. Coloured: drawn on a plain background of a
+    random colour, in its complement.
     """
     if shift not in SHIFTS:
         raise unknown("shift", shift, SHIFTS)

@@ -1,9 +1,10 @@
 r"""Replay from any generator: whoever can sample can feed a classifier that must not forget.
 
-Generative replay (Shin et al. 2017) needs a generator, but not a particular one. Here the classifier's past comes from one of
-several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN. Each task has
-two parts. First the generator learns it, in its own phases; then the classifier learns from the task's data and from dreams x̃ of
-the past tasks. The dreams come from the generator as it was *before* the task, their labels from the classifier as it was then:
+Generative replay (Shin et al. 2017) needs a generator, but not a particular one. Here the classifier's past comes from one
+of several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN. Each
+task has two parts. First the generator learns it, in its own phases; then the classifier learns from the task's data and
+from dreams x̃ of the past tasks. The dreams come from the generator as it was *before* the task, their labels from the
+classifier as it was then:
 
 $$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{replay}},$$
 

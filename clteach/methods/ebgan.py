@@ -16,8 +16,8 @@ samples for ever. At equilibrium $p_G = p_{\text{data}}$, and the critic's loss 
 Nothing in $\mathcal{L}_G$ asks for variety within a batch. EBGAN-PT adds `pull_away`, which wants the codes of a batch to be
 orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et al. 2014 instead, everything else alike.
 
-As a continual learner (`EBGAN`) both players are told the task, and the generator replays itself: from the second task on, a
-copy of it from before the task stands in for the data of the past, so that the critic sees past and present alike.
+As a continual learner (`EBGAN`) both players are told the task, and the generator replays itself: from the second task
+on, a copy of it from before the task stands in for the data of the past, so that the critic sees past and present alike.
 """
 
 from __future__ import annotations
@@ -267,8 +267,8 @@ class EBGAN(PureGenerator):
         objective: Literal["ebgan", "gan"] = "ebgan"
         """the critic: an auto-encoder's energy (ebgan) or a classifier (gan)"""
         margin: float | None = None
-        """energy m up to which the critic pushes generated samples, in the units of the data (ebgan); None: 10 √(P / 784) for
-        P numbers per sample, the paper's 10 on MNIST"""
+        """energy m up to which the critic pushes generated samples, in the units of the data (ebgan); None: 10 √(P / 784)
+        for P numbers per sample, the paper's 10 on MNIST"""
         margin_end: float | None = None
         """margin at the end of every task, reached in a straight line; None: it stays"""
         pull_away: float = 0.1

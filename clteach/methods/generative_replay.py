@@ -80,9 +80,8 @@ class GenerativeReplay(Classifier, Generator):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
-        hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
         with seeded(seed, "generator"):
-            self.vae = VAE(spec.shape, hidden, self.cfg.z)
+            self.vae = self.make_vae()
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
         # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
         if self.cfg.keep == "model":
@@ -90,6 +89,11 @@ class GenerativeReplay(Classifier, Generator):
         else:
             self.register_buffer("stored", room(self.cfg.stored_samples, spec.shape))
             self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
+
+    def make_vae(self) -> VAE:
+        """The generator, with new weights."""
+        hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
+        return VAE(self.spec.shape, hidden, self.cfg.z)
 
     @torch.no_grad()
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:

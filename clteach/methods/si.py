@@ -64,6 +64,7 @@ class SI(Classifier):
             self.register_buffer(name, torch.zeros_like(self.penalty.centre))
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        super().begin_phase(t, phase, data, rng)
         self.omega.zero_()
         self.start.copy_(self.penalty.flat())
 
@@ -87,6 +88,7 @@ class SI(Classifier):
         return {name: value.detach() for name, value in losses.items()}
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+        super().end_task(t, data, rng)
         theta = self.penalty.flat()
         # Ω ← Ω + ω / (Δ² + ε)
         self.importance += self.omega / ((theta - self.start).square() + self.cfg.epsilon)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clteach import learner
 from clteach.errors import ConfigError
 from clteach.learner import Classifier
 from clteach.methods.si import SI
+from clteach.nets import gated
 from clteach.seeding import generator
 from clteach.streams import Spec
 
@@ -64,14 +65,8 @@ class XdG(Classifier):
         """
         if task is None:
             raise ConfigError(f"{self.name}: predict needs the task of every sample (B,), got None: {self.needs}.")
-        layer = 0
-        for module in self.net:
-            x = module(x)
-            if isinstance(module, nn.ReLU):
-                # h = m_t ⊙ ReLU(W h + b)
-                x = x * self.get_buffer(f"gates_{layer}")[task]
-                layer += 1
-        return x
+        # h = m_t ⊙ ReLU(W h + b)
+        return gated(self.net, x, [self.get_buffer(f"gates_{layer}")[task] for layer in range(len(self.cfg.hidden))])
 
 
 class SIXdG(SI, XdG):

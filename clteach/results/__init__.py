@@ -50,7 +50,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def published(stream: str, preset: str, row: str, scenario: str) -> dict[str, Any] | None:
-    """A published average accuracy: mean and sem (None: not given) in percent, and the source; None: not known here."""
+    """A published average accuracy in percent (or FID): mean, sem (None: not given), source; None: not known here."""
     column = _published().get(stream, {}).get(preset)
     numbers = None if column is None else column["rows"].get(row, {}).get(scenario)
     return None if numbers is None else {"mean": numbers[0], "sem": numbers[1], "source": column["source"]}

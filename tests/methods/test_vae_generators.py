@@ -101,6 +101,9 @@ def test_judged_in_the_features_of_a_lenet(tmp_path, monkeypatch: pytest.MonkeyP
     dreamed = run.learner.sample(len(test), generator(0, "evaluate", 1), tasks=torch.ones(len(test), dtype=torch.int64))  # type: ignore[operator]
     expected = frechet_distance(features(net, real), features(net, dreamed))
     assert float(run.accuracy[1, 1]) == pytest.approx(expected, rel=1e-6)
+    measures = run.learner.quality(1, test)  # type: ignore[operator]
+    assert measures["fid"] == pytest.approx(expected, rel=1e-6)
+    assert set(measures) == {"fid", "inception_score", "precision", "recall"}
 
 
 def test_replay_keeps_what_finetuning_forgets() -> None:

@@ -1,0 +1,377 @@
+r"""Brain-inspired replay (BI-R): generative replay with five changes, each of which can be switched off by itself.
+
+van de Ven, Siegelmann & Tolias 2020. Generative replay dreams of past tasks, but its dreams fade, and the more so the harder
+the images are. The brain also replays, and it differs in five ways:
+
+1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden
+   layers, which therefore learn to classify and to describe. One network, one loss:
+   $\mathcal{L} = \mathcal{L}_{\text{class}} + \mathcal{L}_{\text{reconstruction}} + \mathcal{L}_{\text{KL}}$.
+2. **Conditional replay** (`conditional`). It can choose what to dream of. The prior has one Gaussian per class, learned with
+   everything else, $p(z|c) = \mathcal{N}(\mu_c, \mathrm{diag}\,\sigma_c^2)$. The KL term has no closed form any more once a
+   label is soft, so it is estimated with the one z that is drawn anyway:
+   $\log q(z|x) - \log \sum_c p_c\, \mathcal{N}(z; \mu_c, \sigma_c^2)$.
+3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
+   class: $h = g \odot \mathrm{ReLU}(W h' + b)$ with $g = \sum_c p_c\, m_c$, $m_c \in \{0, 1\}^n$ fixed. In Domain-IL, where
+   all tasks share their classes, the context is the task.
+4. **Internal replay** (`extractor`, `internal`). What is dreamed is not an image but what a frozen feature extractor would
+   say of it.
+5. **Distillation** (`targets`): dreams are labelled with the old model's probabilities p, not with its choice.
+
+Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. Classes to
+replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL the class
+drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number is that of
+`generative-replay`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clteach.errors import ConfigError
+from clteach.features import make_extractor
+from clteach.learner import Losses, Noise, Phase, adam
+from clteach.methods.generative_replay import GenerativeReplay
+from clteach.methods.si import SI
+from clteach.nets import deconv_pixels, gated, mlp
+from clteach.replay import imitation_loss
+from clteach.seeding import derive
+from clteach.streams import Batch, Data, Spec
+from clteach.vae import VAE, bernoulli_nll, kl_standard_normal, reparameterise
+
+
+class ContextVAE(VAE):
+    """A VAE whose prior is one Gaussian per class and whose decoder is gated by a context (each of the two if asked for).
+
+    Args:
+        shape: shape of what it reads and writes.
+        hidden: as in `VAE`.
+        z: latent dimensions.
+        classes: number of Gaussians in the prior; 0: the standard normal.
+        contexts: number of masks.
+        gating: probability X that a mask switches a hidden unit of the decoder off; 0: no masks.
+        features: does it write features, any numbers, instead of pixels in [0, 1]?
+    """
+
+    prior_mean: nn.Parameter  # (classes, z)
+    prior_logvar: nn.Parameter  # (classes, z)
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        hidden: Sequence[int],
+        z: int,
+        classes: int = 0,
+        contexts: int = 0,
+        gating: float = 0.0,
+        features: bool = False,
+    ) -> None:
+        super().__init__(shape, hidden, z)
+        self.conditional, self.features = classes > 0, features
+        if self.conditional:  # μ_c and log σ_c² start as draws from N(0, 1): the classes start apart
+            self.prior_mean = nn.Parameter(torch.randn(classes, z))
+            self.prior_logvar = nn.Parameter(torch.randn(classes, z))
+        self.gates = [f"gates_{layer}" for layer in range(len(hidden))] if gating > 0 else []
+        for name, units in zip(self.gates, reversed(hidden), strict=False):
+            # m_c,j = 0 with probability X. A buffer: a reloaded model must not have other gates.
+            self.register_buffer(name, (torch.rand(contexts, units) >= gating).float())
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latents (B, z) in contexts (B, contexts), rows of probabilities -> logits of pixels, or features, (B, P)."""
+        if not self.gates:
+            return self.decoder(z)
+        assert context is not None
+        # g = Σ_c p_c m_c
+        return gated(self.decoder, z, [context @ self.get_buffer(name) for name in self.gates])
+
+    def latent(self, eps: Tensor, label: Tensor) -> Tensor:
+        """Noise (B, z) from N(0, I) -> latents (B, z) from the prior, of the classes in label (B, classes), one-hot."""
+        if not self.conditional:
+            return eps
+        # z = μ_c + σ_c ε
+        return reparameterise(label @ self.prior_mean, label @ self.prior_logvar, eps)
+
+    def dream(self, eps: Tensor, label: Tensor, context: Tensor) -> Tensor:
+        """Noise (B, z) -> images (B, *shape) in [0, 1], or features (B, P), of these classes in these contexts."""
+        decoded = self.decode(self.latent(eps, label), context)
+        return decoded if self.features else decoded.sigmoid().view(-1, *self.shape)
+
+    def log_prior(self, z: Tensor, label: Tensor) -> Tensor:
+        """(B,) log p(z) + ½ J log 2π of latents z (B, J) under the Gaussians weighted by label (B, classes), in nats."""
+        # Σ_j (z_j - μ_cj)² / σ_cj², multiplied out into two matrix products: there is no (B, classes, J) tensor
+        precision = torch.exp(-self.prior_logvar)  # (classes, J)
+        scaled_mean = self.prior_mean * precision
+        distance = z.square() @ precision.T - 2 * z @ scaled_mean.T + (self.prior_mean * scaled_mean).sum(1)
+        # log N(z; μ_c, σ_c²) = -½ Σ_j [(z_j - μ_cj)² / σ_cj² + log σ_cj² + log 2π]
+        log_normal = -0.5 * (distance + self.prior_logvar.sum(1))  # (B, classes)
+        # log p(z) = log Σ_c p_c N(z; μ_c, σ_c²)
+        return torch.logsumexp(label.log() + log_normal, 1)
+
+    def kl(self, mean: Tensor, logvar: Tensor, z: Tensor, eps: Tensor, label: Tensor) -> Tensor:
+        """(B,) KL(q(z|x) ‖ p(z)) in nats; with the mixture estimated from the one z = μ + σ eps, so it may be negative."""
+        if not self.conditional:
+            return kl_standard_normal(mean, logvar)
+        # log q(z|x) = -½ Σ_j [ε_j² + log σ_j² + log 2π], as (z - μ) / σ = ε; log 2π is in both terms and cancels
+        log_q = -0.5 * (eps.square() + logvar).sum(1)
+        return log_q - self.log_prior(z, label)
+
+    def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """(B,) -log p(x|z) of images (B, *shape), or ½ Σ (x̂ - x)² of features, a Gaussian with variance 1."""
+        return 0.5 * (decoded - x).square().sum(1) if self.features else bernoulli_nll(decoded, x)
+
+
+class BrainInspiredReplay(GenerativeReplay):
+    """Brain-inspired replay (van de Ven, Siegelmann & Tolias 2020): five switches on top of generative replay."""
+
+    name = "brain-inspired-replay"
+    summary = "replay through the classifier's own feedback, by class (van de Ven 2020)"
+
+    @dataclass(frozen=True)
+    class Config(GenerativeReplay.Config):
+        """Settings of brain-inspired replay; `vae_hidden` is about the decoder alone where there is feedback."""
+
+        feedback: bool = True
+        """the decoder grows on the classifier's hidden layers, instead of a network of its own"""
+        conditional: bool = True
+        """a prior with one Gaussian per class, instead of the standard normal"""
+        gating: float = 0.1
+        """share X of the decoder's hidden units that a context switches off, in [0, 1) (0: no gates)"""
+        extractor: str | None = None
+        """frozen feature extractor before the network, a name in clteach.features ("conv" or your own); None: none"""
+        weights: str | None = None
+        """file with the extractor's pre-trained weights (clteach.pretraining.pretrain writes it)"""
+        internal: bool = True
+        """replay features instead of pixels, where there is an extractor"""
+        reinit: bool = False
+        """forget all weights before every task, so that only replay carries the past"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.keep != "model":
+                raise ConfigError(
+                    f"brain-inspired-replay: keep={self.keep!r} is not possible, samples are drawn anew in every step. "
+                    "Use keep='model'."
+                )
+            if not 0 <= self.gating < 1:
+                raise ConfigError(f"brain-inspired-replay: gating={self.gating}, expected a share in [0, 1).")
+            if self.weights is not None and self.extractor is None:
+                raise ConfigError(
+                    f"brain-inspired-replay: weights={self.weights!r} belong to an extractor; "
+                    "name it as well (extractor='conv', say)."
+                )
+
+    units: Tensor  # (n_tasks, n_out) bool: the output units of each task's classes
+    order: Tensor  # (classes,) the output units in the order in which the tasks show them
+    vae: ContextVAE
+    old_vae: ContextVAE
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        if self.cfg.feedback:  # one network, one optimiser
+            self.opts = {"network": adam([*self.net.parameters(), *self.vae.parameters()], self.cfg.lr)}
+        units = torch.zeros(spec.n_tasks, spec.n_out, dtype=torch.bool)
+        for t, row in enumerate(spec.units):
+            units[t, list(row)] = True
+        self.register_buffer("units", units)
+        self.register_buffer("order", torch.tensor(list(dict.fromkeys(unit for row in spec.units for unit in row))))
+        self.chooses = self.cfg.conditional or self.cfg.gating > 0  # does it matter which class is drawn?
+
+    def make_net(self) -> nn.Sequential:
+        cfg, shape = self.cfg, self.spec.shape
+        self.extractor = None
+        if cfg.extractor is not None:
+            self.extractor = make_extractor(cfg.extractor, shape, cfg.weights, self.seed)
+            shape = self.extractor(torch.zeros(1, *shape)).shape[1:]
+        self.replays_features = self.extractor is not None and cfg.internal
+        self.paints = self.extractor is not None and not cfg.internal  # reads features, but dreams in pixels
+        return mlp(shape, cfg.hidden, self.spec.n_out)
+
+    def make_vae(self) -> ContextVAE:
+        cfg, spec = self.cfg, self.spec
+        sizes = [layer.in_features for layer in self.net if isinstance(layer, nn.Linear)]  # inputs, then hidden layers
+        shape = spec.shape if self.extractor is None else (sizes[0],)
+        hidden = cfg.hidden if cfg.vae_hidden is None else cfg.vae_hidden
+        classes = spec.n_out if cfg.conditional else 0
+        contexts = spec.n_tasks if spec.scenario == "domain" else spec.n_out
+        vae = ContextVAE(shape, hidden, cfg.z, classes, contexts, cfg.gating, self.replays_features)
+        if cfg.feedback:  # of its own the encoder only needs the step from the last hidden layer to z
+            vae.encoder = nn.Sequential(nn.Linear(sizes[-1], 2 * cfg.z))
+        if self.paints:  # and the decoder the way from features to pixels
+            vae.decoder.append(deconv_pixels(spec.shape, sizes[0]))
+            vae.shape = spec.shape
+        return vae
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        super().begin_phase(t, phase, data, rng)  # keeps the old models
+        if self.cfg.reinit and t > 0:
+            fresh = type(self)(self.spec, self.cfg, derive(self.seed, "reinit", t))
+            pairs = ((self.net, fresh.net), (self.vae, fresh.vae))
+            with torch.no_grad():
+                for p, q in ((p, q) for a, b in pairs for p, q in zip(a.parameters(), b.parameters(), strict=True)):
+                    p.copy_(q)
+            for opt in self.opts.values():
+                opt.state.clear()
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        noise = super().draw(n, rng)
+        return noise | self.choose(len(noise["z"]), self.t, rng)
+
+    def choose(self, n: int, t: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """What to dream of: classes (n,) and tasks (n,), both uniform over those of the first t tasks."""
+        shown = len({unit for row in self.spec.units[:t] for unit in row})
+        classes = torch.randint(max(shown, 1), (n,), generator=rng, device=rng.device)
+        tasks = torch.randint(max(t, 1), (n,), generator=rng, device=rng.device)
+        return {"class": self.order[classes], "task": tasks}
+
+    def read(self, x: Tensor) -> Tensor:
+        """Images (B, *shape) -> what the network reads: the extractor's features (B, n), or the images themselves."""
+        if self.extractor is None:
+            return x
+        with torch.no_grad():
+            features: Tensor = self.extractor(x)
+        return features
+
+    def context(self, label: Tensor, task: Tensor) -> Tensor:
+        """(B, contexts) probabilities of the decoder's contexts: those of the classes, or in Domain-IL the task."""
+        return one_hot(task, self.spec.n_tasks) if self.spec.scenario == "domain" else label
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        n, n_replay = len(batch.x), len(noise["z"])
+        read = self.read(batch.x)
+        target = batch.x if self.paints else read  # what the decoder is to give
+        label = one_hot(batch.y, self.spec.n_out)
+        context = self.context(label, batch.task)
+        if n_replay == 0:
+            logits, vae = self.both(read, target, label, context, noise["eps"])
+            return {"current": self.cross_entropy(logits, batch), "vae": vae.mean()}
+
+        with torch.no_grad():
+            meant = one_hot(noise["class"], self.spec.n_out)
+            dreamed = self.old_vae.dream(noise["z"], meant, self.context(meant, noise["task"]))
+            dreamed_read = dreamed if self.replays_features else self.read(dreamed)
+            old_logits = self.old_net(dreamed_read)
+            # Not what was meant, but what the old model takes it for.
+            old_label = self.label(old_logits, noise["class"])
+            old_context = self.context(old_label, noise["task"])
+        # Real and replayed samples go through the network together.
+        read = torch.cat([read, dreamed_read])
+        target = torch.cat([target, dreamed]) if self.paints else read
+        label, context = torch.cat([label, old_label]), torch.cat([context, old_context])
+        logits, vae = self.both(read, target, label, context, noise["eps"])
+        (logits, logits_replayed), (vae, vae_replayed) = logits.split([n, n_replay]), vae.split([n, n_replay])
+
+        # L = 1/n L_current + (1 - 1/n) L_replay
+        share = 1 / (self.t + 1)
+        return {
+            "current": share * self.cross_entropy(logits, batch),
+            "replay": (1 - share) * self.imitate_as(logits_replayed, old_logits, noise["class"]),
+            "vae": share * vae.mean() + (1 - share) * vae_replayed.mean(),
+        }
+
+    def both(self, read: Tensor, target: Tensor, label: Tensor, context: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass of classifier and VAE.
+
+        Args:
+            read: (B, ...) what the network reads.
+            target: (B, ...) what the decoder is to give.
+            label: (B, n_out) probabilities of the classes, for the prior.
+            context: (B, contexts) probabilities of the contexts, for the gates.
+            eps: (B, z) noise from N(0, I).
+
+        Returns:
+            logits (B, n_out), and the negative ELBO (B,) with its KL divided by the number of pixels and its
+            reconstruction term by the number of values reconstructed.
+        """
+        if self.cfg.feedback:
+            hidden = self.net[:-1](read)  # the layers that classifier and encoder share
+            logits, (mean, logvar) = self.net[-1](hidden), self.vae.encode(hidden)
+        else:
+            logits, (mean, logvar) = self.net(read), self.vae.encode(read)
+        z = reparameterise(mean, logvar, eps)
+        decoded = self.vae.decode(z, context)
+        pixels = math.prod(self.spec.shape)
+        nll = self.vae.nll(decoded, target) * (pixels / decoded.shape[1])
+        return logits, (nll + self.vae.kl(mean, logvar, z, eps, label)) / pixels
+
+    def heads(self, meant: Tensor) -> Tensor:
+        """(R, n_out) bool, or (1, n_out) for all alike: the past units that replayed samples of classes (R,) are of."""
+        if self.spec.scenario == "task":
+            return self.units[self.units[:, meant].float().argmax(0)]
+        return self.units[: self.t].any(0, keepdim=True)
+
+    def label(self, old_logits: Tensor, meant: Tensor) -> Tensor:
+        """(R, n_out) probabilities of the classes of replayed samples, in the eyes of the old model."""
+        old_logits = old_logits.masked_fill(~self.heads(meant), -torch.inf)
+        if self.cfg.targets == "hard":
+            return one_hot(old_logits.argmax(1), self.spec.n_out)
+        return F.softmax(old_logits / self.cfg.temperature, 1)
+
+    def imitate_as(self, logits: Tensor, old_logits: Tensor, meant: Tensor) -> Tensor:
+        """() as `imitate`; in Task-IL, where classes (R,) were chosen, on the head of each sample's class alone."""
+        if self.spec.scenario != "task" or not self.chooses:
+            return self.imitate(logits, old_logits)
+        heads = self.heads(meant)[None]  # (1, R, n_out)
+        return imitation_loss(logits, old_logits, heads, heads, self.cfg.targets, self.cfg.temperature)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        return self.net(self.read(x))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) images in [0, 1], or (n, features) where features are replayed.
+
+        Args:
+            n: number of samples.
+            rng: where the randomness comes from.
+            classes: (n,) output units; None: uniformly those of the tasks so far.
+            tasks: (n,) task ids, for Domain-IL with gates; None: uniformly the tasks so far.
+
+        Raises:
+            ConfigError: classes or tasks are asked for that this generator cannot choose.
+        """
+        by_task = self.spec.scenario == "domain" and self.cfg.gating > 0
+        by_class = self.cfg.conditional or (self.cfg.gating > 0 and not by_task)
+        if (classes is not None and not by_class) or (tasks is not None and not by_task):
+            raise ConfigError(
+                f"{self.name} chooses {'classes' if by_class else 'no classes'} and "
+                f"{'tasks' if by_task else 'no tasks'} here. Classes need conditional=True (or gates outside Domain-IL), "
+                "tasks need gates and Domain-IL."
+            )
+        eps = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
+        drawn = self.choose(n, self.t + 1, rng)
+        label = one_hot(drawn["class"] if classes is None else classes, self.spec.n_out)
+        return self.vae.dream(eps, label, self.context(label, drawn["task"] if tasks is None else tasks))
+
+    def describe(self) -> dict[str, Any]:
+        about = super().describe()
+        if self.extractor is not None:
+            # The weights are saved with the learner: their file is not needed again, but which they were is worth knowing.
+            bytes_ = [value.cpu().numpy().tobytes() for value in self.extractor.state_dict().values()]
+            about["extractor"] = hashlib.sha256(b"".join(bytes_)).hexdigest()[:16]
+            about["cfg"]["weights"] = None
+        return about
+
+
+class BrainInspiredReplaySI(SI, BrainInspiredReplay):
+    """BI-R together with SI, whose springs hold the classifier, the layers that it shares with the encoder included."""
+
+    name = "brain-inspired-replay-si"
+    summary = "BI-R and SI together (van de Ven 2020)"
+
+    @dataclass(frozen=True)
+    class Config(SI.Config, BrainInspiredReplay.Config):
+        """Settings of SI and of BI-R."""
+
+
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """(B,) whole numbers in 0..n-1 -> (B, n) zeros and ones."""
+    return (index[:, None] == torch.arange(n, device=index.device)).float()

@@ -1,0 +1,308 @@
+r"""Replay from a generator that a hypernetwork protects: HNET+R and HNET+TIR (von Oswald et al. 2020).
+
+The hypernetwork remembers best where the task is known. So let it remember a *generator*, which may be asked for any task:
+a class-conditional variational auto-encoder whose decoder's weights are generated from the task's embedding, and kept
+from drifting as in `clteach.methods.hypernetwork`. It learns task T from real data alone; what it knows of the past is
+not replayed through it again and again, as in generative replay, but stays in the embeddings. Per image x with label y,
+
+$$\mathcal{L}_{\text{VAE}} = -\log p(x \mid z, y) + \mathrm{KL}(q(z \mid x, y) \,\|\, p(z)), \qquad z \sim q(z \mid x, y).$$
+
+After it, an ordinary network learns from real images of task T and as many samples of all past tasks, weighted alike:
+
+* **HNET+R**: the classifier of all classes. The samples' targets are the former classifier's probabilities (soft).
+* **HNET+TIR**: a classifier of *tasks*, whose targets are known, as each sample's embedding was chosen. It picks the
+  embedding for an image of unknown task, and the hypernetwork generates that task's network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clteach import learner
+from clteach.errors import ConfigError
+from clteach.hypernet import Hypernet, Target, check_sizes
+from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.methods.hypernetwork import Hypernetwork, ProtectsPast
+from clteach.nets import mlp
+from clteach.replay import imitation_loss
+from clteach.seeding import seeded
+from clteach.streams import Batch, Data, Spec
+from clteach.vae import bernoulli_nll, kl_standard_normal, reparameterise
+
+REPLAY_MODEL = "replay model"
+
+
+class ConditionalVAE(nn.Module):
+    """A VAE that is told the class, with an ordinary encoder and a decoder whose weights a hypernetwork generates.
+
+    Args:
+        spec: the stream's specification; the class is told as one of its output units.
+        cfg: the settings, `ReplayModel.Config`.
+    """
+
+    decoders: Tensor  # (n_tasks, P) the past tasks' decoders, generated once before they are sampled from
+
+    def __init__(self, spec: Spec, cfg: Any) -> None:
+        super().__init__()
+        self.shape, self.z, self.n_classes = spec.shape, cfg.z, spec.n_out
+        n_pixels = torch.Size(spec.shape).numel()
+        self.encoder = mlp((n_pixels + spec.n_out,), list(reversed(cfg.decoder_hidden)), 2 * cfg.z)
+        self.target = Target(mlp((cfg.z + spec.n_out,), cfg.decoder_hidden, n_pixels))
+        self.hypernet = Hypernet(
+            self.target,
+            spec.n_tasks,
+            embedding=cfg.decoder_embedding,
+            chunk=cfg.decoder_chunk,
+            chunk_embedding=cfg.decoder_chunk_embedding,
+            hidden=cfg.decoder_hyper_hidden,
+            activation=cfg.decoder_activation,
+        )
+        self.register_buffer("decoders", torch.zeros(spec.n_tasks, self.target.n_weights))
+
+    def loss(self, t: int, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
+        """() the negative ELBO, in nats per image, of images x (B, *shape) of task t with units y (B,), noise eps (B, z)."""
+        told = F.one_hot(y, self.n_classes).to(x.dtype)
+        mean, logvar = self.encoder(torch.cat([x.flatten(1), told], 1)).chunk(2, 1)
+        z = reparameterise(mean, logvar, eps)
+        logits = self.target(self.hypernet.weights(t), torch.cat([z, told], 1))
+        return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)).mean()
+
+    @torch.no_grad()
+    def generate_decoders(self, n: int) -> None:
+        """Before the first n tasks are sampled from: generate the weights of their decoders."""
+        if n > 0:
+            self.decoders[:n] = self.hypernet(self.hypernet.first(n))
+
+    def sample(self, z: Tensor, units: Tensor) -> Tensor:
+        """(n·m, *shape) mean images in [0, 1] of the first n tasks, from latents z (n, m, z) and their units (n, m)."""
+        told = F.one_hot(units, self.n_classes).to(z.dtype)
+        images = self.target.each(self.decoders[: len(z)], torch.cat([z, told], 2)).sigmoid()
+        return images.view(-1, *self.shape)
+
+
+class ReplayModel(ProtectsPast, Generator):
+    """Base of both: the phase in which the replay model learns, and samples of all past tasks in equal numbers."""
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """The replay model's settings; `hidden` are the layers of the classifiers."""
+
+        fresh_optimizer: bool = True
+        """forget Adam's moments at the start of every phase"""
+        lookahead: bool = True
+        """measure the drift where the task's own step would lead, instead of where the weights are"""
+        past_tasks: int | None = None
+        """past tasks in the regulariser per step, drawn at random; None: all"""
+        z: int = 100
+        """latent dimensions of the replay model"""
+        decoder_hidden: tuple[int, ...] = (250, 350)
+        """units of the decoder's hidden layers, mirrored in the encoder"""
+        decoder_beta: float = 0.01
+        """strength β ≥ 0 of the regulariser of the decoder's hypernetwork"""
+        decoder_embedding: int = 96
+        """numbers in a task embedding of the decoder"""
+        decoder_chunk: int | None = 50000
+        """weights of the decoder generated at a time; None: all at once"""
+        decoder_chunk_embedding: int = 96
+        """numbers in a chunk embedding of the decoder"""
+        decoder_hyper_hidden: tuple[int, ...] = (10, 10)
+        """units of the hidden layers of the decoder's hypernetwork"""
+        decoder_activation: Literal["relu", "elu"] = "elu"
+        """activation of the decoder's hypernetwork"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.decoder_beta >= 0:
+                raise ConfigError(f"hypernetwork: decoder_beta={self.decoder_beta}, expected a strength ≥ 0.")
+            names = ("z", "decoder_embedding", "decoder_chunk", "decoder_chunk_embedding", "past_tasks")
+            check_sizes("hypernetwork", **{name: getattr(self, name) for name in names})
+            layers = {"decoder_hidden": self.decoder_hidden, "decoder_hyper_hidden": self.decoder_hyper_hidden}
+            check_sizes("hypernetwork", **{f"{k}[{i}]": n for k, units in layers.items() for i, n in enumerate(units)})
+
+    units: Tensor  # (n_tasks, most classes of a task) output units of every task
+    n_units: Tensor  # (n_tasks, 1) how many there are
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        with seeded(seed, "generator"):
+            self.vae = ConditionalVAE(spec, self.cfg)
+        self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
+        most = max(map(len, spec.units))
+        self.register_buffer("units", torch.tensor([[*units, *([0] * (most - len(units)))] for units in spec.units]))
+        self.register_buffer("n_units", torch.tensor([[len(units)] for units in spec.units]))
+
+    @property
+    def dreaming(self) -> bool:
+        """Is this the phase in which the replay model learns?"""
+        return self.phase is not None and self.phase.name == REPLAY_MODEL
+
+    def guarded(self) -> tuple[Hypernet, str, float] | None:
+        return (self.vae.hypernet, "generator", self.cfg.decoder_beta) if self.dreaming else None
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        super().begin_phase(t, phase, data, rng)
+        if not self.dreaming:
+            self.vae.generate_decoders(t)
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        if self.dreaming:
+            eps = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
+            return {**super().draw(n, rng), "eps": eps}
+        return self.draw_samples(n, self.t, rng)
+
+    def draw_samples(self, n: int, tasks: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """What `ConditionalVAE.sample` needs for at least n samples, as many of each of the first tasks."""
+        m = -(-n // max(tasks, 1))
+        z = torch.randn(tasks, m, self.cfg.z, generator=rng, device=rng.device)
+        which = torch.rand(tasks, m, generator=rng, device=rng.device) * self.n_units[:tasks]
+        return {"z": z, "units": self.units[:tasks].gather(1, which.long())}
+
+    def replayed(self, noise: Noise) -> Batch:
+        """Samples of all past tasks with their units and tasks."""
+        n, m = noise["units"].shape
+        with torch.no_grad():
+            x = self.vae.sample(noise["z"], noise["units"])
+        return Batch(x, noise["units"].flatten(), torch.arange(n, device=x.device).repeat_interleave(m))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1] of the tasks (n,) and output units (n,) asked for; default: any of those seen.
+
+        Classes alone do where each belongs to one task; a class that several tasks have needs its task too.
+        """
+        seen = max(self.t, 0) + 1
+        if tasks is None:
+            if classes is None:
+                tasks = torch.randint(seen, (n,), generator=rng, device=rng.device)
+            else:
+                tasks = (self.units[None, :seen] == classes[:, None, None]).any(2).to(torch.int8).argmax(1)
+        if classes is None:
+            which = torch.rand(n, 1, generator=rng, device=rng.device) * self.n_units[tasks]
+            classes = self.units[tasks].gather(1, which.long())[:, 0]
+        z = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
+        told = F.one_hot(classes, self.spec.n_out).to(z.dtype)
+        images = z.new_zeros(n, *self.spec.shape)
+        for t in tasks.unique().tolist():
+            rows = tasks == t
+            logits = self.vae.target(self.vae.hypernet.weights(t), torch.cat([z, told], 1)[rows])
+            images[rows] = logits.sigmoid().view(-1, *self.spec.shape)
+        return images
+
+
+class HypernetworkR(ReplayModel, Classifier):
+    """HNET+R: an ordinary classifier, fed by a generator that a hypernetwork protects (von Oswald et al. 2020)."""
+
+    name = "hypernetwork-r"
+    summary = "replay from a VAE whose decoders a hypernetwork generates (von Oswald 2020)"
+
+    @dataclass(frozen=True)
+    class Config(ReplayModel.Config):
+        """HNET+R's settings."""
+
+        temperature: float = 2.0
+        """softmax temperature of the soft targets"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.temperature > 0:
+                raise ConfigError(f"hypernetwork-r: temperature={self.temperature}, expected a temperature > 0.")
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        self.old_net = frozen_copy(self.net)
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        fresh = self.cfg.fresh_optimizer
+        return [Phase(REPLAY_MODEL, steps, fresh_optimizer=fresh), Phase("classifier", steps, fresh_optimizer=fresh)]
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        super().begin_phase(t, phase, data, rng)
+        if not self.dreaming:
+            refresh(self.old_net, self.net)
+
+    def task_loss(self, batch: Batch, noise: Noise) -> Losses:
+        if self.dreaming:
+            return {"vae": self.vae.loss(self.t, batch.x, batch.y, noise["eps"])}
+        if self.t == 0:
+            return {"current": self.cross_entropy(self.net(batch.x), batch)}
+        replayed = self.replayed(noise)
+        with torch.no_grad():
+            old_logits = self.old_net(replayed.x)
+        logits, logits_replayed = self.net(torch.cat([batch.x, replayed.x])).split([len(batch.x), len(replayed.x)])
+        # The embedding a sample came from tells its task, so its head is known in Task-IL.
+        if self.spec.scenario == "task":
+            known = active = self.known[None, replayed.task]  # (1, R, n_out)
+        else:
+            known, active = self.known, self.active
+        imitation = imitation_loss(logits_replayed, old_logits, known, active, "soft", self.cfg.temperature)
+        # L = ½ L_current + ½ L_replay, however many tasks there were
+        return {"current": 0.5 * self.cross_entropy(logits, batch), "replay": 0.5 * imitation}
+
+
+class HypernetworkTIR(ReplayModel, Hypernetwork):
+    """HNET+TIR: a classifier of tasks, trained on replayed samples, picks the embedding (von Oswald et al. 2020)."""
+
+    name = "hypernetwork-tir"
+    summary = "hypernetwork, task inferred by a classifier trained on replayed data (von Oswald 2020)"
+    scenarios = ("domain", "class")
+    needs = "where the task is known there is nothing to infer; use the method hypernetwork"
+
+    @dataclass(frozen=True)
+    class Config(ReplayModel.Config, Hypernetwork.Config):
+        """Settings of the hypernetwork and of the replay model."""
+
+        decoder_hidden: tuple[int, ...] = (50, 150)
+        """units of the decoder's hidden layers, mirrored in the encoder"""
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        with seeded(seed, "task inference"):
+            self.task_net = mlp(spec.shape, self.cfg.hidden, spec.n_tasks)
+        self.opts["task inference"] = adam(self.task_net.parameters(), self.cfg.lr)
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        names = ["train", REPLAY_MODEL, *(["task inference"] if t > 0 else [])]  # one task needs no inference
+        return [Phase(name, steps, fresh_optimizer=self.cfg.fresh_optimizer) for name in names]
+
+    @property
+    def inferring(self) -> bool:
+        """Is this the phase in which the classifier of tasks learns?"""
+        return self.phase is not None and self.phase.name == "task inference"
+
+    def guarded(self) -> tuple[Hypernet, str, float] | None:
+        if self.inferring:
+            return None
+        return ReplayModel.guarded(self) if self.dreaming else Hypernetwork.guarded(self)
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        in_either = self.dreaming or self.inferring
+        return ReplayModel.draw(self, n, rng) if in_either else ProtectsPast.draw(self, n, rng)
+
+    def task_loss(self, batch: Batch, noise: Noise) -> Losses:
+        if self.dreaming:
+            return {"vae": self.vae.loss(self.t, batch.x, batch.y, noise["eps"])}
+        if not self.inferring:
+            return Hypernetwork.task_loss(self, batch, noise)
+        replayed = self.replayed(noise)
+        logits = self.task_net(torch.cat([batch.x, replayed.x]))[:, : self.t + 1]  # the tasks seen compete
+        now, past = logits.split([len(batch.x), len(replayed.x)])
+        # L = ½ L_current + ½ L_replay, with the task as the label
+        return {
+            "current": 0.5 * F.cross_entropy(now, batch.task),
+            "replay": 0.5 * F.cross_entropy(past, replayed.task),
+        }
+
+    def infer_task(self, x: Tensor) -> Tensor:
+        """(B,) the task, among those seen so far, that the classifier of tasks chooses for inputs x (B, *shape)."""
+        return self.task_net(x)[:, : max(self.t, 0) + 1].argmax(1)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """(B, n_out) log-probabilities of inputs x (B, *shape), by the network of the inferred task; `task` is ignored."""
+        return self.choose(self.logits(x), self.infer_task(x))

@@ -1,0 +1,359 @@
+"""The checks are checked: every reference passes, every typical mistake gets its own hint, and nothing breaks a check."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clteach import exercises as package
+from clteach import results
+from clteach.errors import ConfigError
+from clteach.exercises import Exercise, Mistake, check
+from clteach.exercises.core import BEGIN, END
+
+ALL = package.exercises()
+SEEDS = (0, 1, 2)
+
+# The seeds' own mistakes and the common ones in published code (exercise, mistake).
+MUST_HAVE = {
+    ("01.fisher", "batch-mean gradient"),
+    ("01.importance", "gradient with the penalty"),
+    ("02.kl", "from the wild"),
+    ("02.loss", "unchanged"),
+    ("03.place", "the old band"),
+    ("05.gates", "activated"),
+    ("06.regulariser", "all tasks"),
+    ("07.pull_away", "no square"),
+    ("07.pull_away", "NaN at zero"),
+    ("07.generator_loss", "target detached"),
+    ("07.hinge", "hinge on the batch mean"),
+}
+
+
+def test_list_shows_them_all() -> None:
+    table = package.list()
+    assert [*table.index] == [*ALL] and len(ALL) >= 30
+    assert [*package.list("02").index] == [id for id in ALL if id.startswith("02.")]
+    assert set(table["level"]) == {1, 2, 3}
+    known = {(id, mistake.name) for id, each in ALL.items() for mistake in each.mistakes}
+    assert known >= MUST_HAVE
+
+
+@pytest.mark.parametrize("chapter", ["00", "01", "02"])
+def test_a_finished_chapter_has_four_to_six_and_a_prediction(chapter: str) -> None:
+    own = [each for each in ALL.values() if each.chapter == chapter]
+    assert 4 <= len(own) <= 6
+    assert any(each.name.startswith("predict") for each in own)
+
+
+@pytest.mark.parametrize("id", ALL)
+def test_reference_passes_and_its_source_alone_too(id: str) -> None:
+    """Also from its source in an empty namespace, as on Colab, with only the imports that the starting code brings."""
+    exercise = ALL[id]
+    assert exercise.solution.__name__ == exercise.name
+    namespace: dict[str, Any] = {}
+    exec("\n".join(["from __future__ import annotations", *exercise.imports, exercise.solved]), namespace)
+    for seed in SEEDS:
+        assert check(id, exercise.solution, seed=seed).passed
+        assert check(id, namespace[exercise.name], seed=seed).passed
+    assert BEGIN not in exercise.solved + exercise.template and END not in exercise.solved + exercise.template
+
+
+@pytest.mark.parametrize("id", ALL)
+def test_starting_code_is_not_done_yet(id: str) -> None:
+    exercise = ALL[id]
+    namespace: dict[str, Any] = {}
+    exec("\n".join(["from __future__ import annotations", *exercise.imports, exercise.template]), namespace)
+    report = check(id, namespace[exercise.name])
+    assert report.status == "todo" and not report
+
+
+MISTAKES = [(id, mistake) for id, each in ALL.items() for mistake in each.mistakes]
+
+
+@pytest.mark.parametrize(("id", "mistake"), MISTAKES, ids=[f"{id}: {mistake.name}" for id, mistake in MISTAKES])
+def test_typical_mistake_gets_its_own_hint(id: str, mistake: Mistake) -> None:
+    for seed in SEEDS:
+        report = check(id, mistake.answer, seed=seed)
+        assert not report.passed
+        assert report.mistake == mistake.name
+        assert report.hint == mistake.hint
+        assert report.tried and report.got
+
+
+@pytest.mark.parametrize("id", ALL)
+def test_there_are_enough_mistakes_and_they_do_not_give_the_solution_away(id: str) -> None:
+    exercise = ALL[id]
+    assert len(exercise.mistakes) >= 4
+    assert len({mistake.hint for mistake in exercise.mistakes}) == len(exercise.mistakes)
+    inside = exercise.solved.partition('"""')[2].partition('"""')[2]
+    lines = [line.strip() for line in inside.splitlines() if len(line.strip()) > 12]
+    for mistake in exercise.mistakes:
+        text = repr(check(id, mistake.answer))
+        assert not any(line in text for line in lines)
+
+
+def test_predictions_are_true_of_the_records() -> None:
+    means = results.table("split-digits").set_index(["row", "scenario"])["mean"]
+    assert (
+        means["finetune", "class"] < 25 and 75 < means["finetune", "task"] < means["joint", "task"] - 1
+    )  # 00.predict: c
+    assert means["ewc", "class"] < 25  # 01.predict: d
+
+
+# ------------------------------------------------------------------------------------------- what answers can do
+
+
+def right(mean: Tensor, logvar: Tensor) -> Tensor:
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)
+
+
+def fails(error: BaseException) -> Callable[..., Any]:
+    def answer(mean: Any, logvar: Any) -> Any:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "words"),
+    [
+        (None, "type", "is there a `return`"),
+        ("about three", "type", "a text"),
+        (object(), "type", "an object of type object"),
+        ({"kl": 1}, "type", "a dict"),
+        (right, "type", "brackets missing"),
+        ((n for n in ()), "type", "instead of `yield`"),
+        (3.0, "shape", "One number for everything"),
+        (torch.zeros(1, dtype=torch.bool), "type", "a bool tensor"),
+        (torch.zeros(1, dtype=torch.complex64), "type", "tensor of shape (1,)"),
+        (torch.zeros(0), "shape", "(0,)"),
+        (torch.full((1,), torch.nan), "nan", "0/0"),
+        (torch.full((1,), torch.inf), "nan", "infinity"),
+        (torch.zeros(1).expand(10**9), "shape", "(1000000000,)"),
+        (np.zeros((2, 2)), "shape", "(2, 2)"),
+        (["a"], "type", "1 items in a list"),
+    ],
+    ids=str,
+)
+def test_any_value_is_answered(value: Any, status: str, words: str) -> None:
+    report = check("02.kl", lambda mean, logvar: value)
+    assert report.status in (status, "type") and words in str(report)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        (..., "todo", "Replace the dots"),
+        (3.0, "type", "Give the function itself"),
+        (torch.ones(3), "type", "Give the function itself"),
+        (lambda mean: mean, "type", "kl(mean, logvar)"),
+        (lambda mean, logvar, beta: mean, "type", "(mean, logvar, beta)"),
+        (lambda mean, logvar: unknown_name, "error", "A name is used that does not exist"),  # type: ignore[name-defined]  # noqa: F821
+        (lambda mean, logvar: mean + torch.ones(7, 5), "error", "print their shapes"),
+        (lambda mean, logvar: right(mean, logvar).item() * torch.ones(9), "error", "RuntimeError"),
+        (lambda mean, logvar: sys.exit(), "error", "use `return`"),
+        (lambda mean, logvar: input("?"), "error", "input() cannot be used"),
+        (fails(ValueError("so\nmany " * 200)), "error", "..."),
+        (fails(MemoryError()), "error", "more memory"),
+        (fails(KeyboardInterrupt()), "error", "KeyboardInterrupt"),
+        (fails(AssertionError()), "error", "raise error"),
+        (int, "error", "TypeError"),
+    ],
+)
+def test_any_answer_is_answered(answer: Any, status: str, words: str) -> None:
+    report = check("02.kl", answer)
+    assert report.status == status and words in str(report)
+
+
+def test_an_error_names_the_learner_s_own_line() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        return mean @ logvar.T.repeat(3, 1)
+
+    assert "of answer: return mean @ logvar.T.repeat(3, 1)" in check("02.kl", answer).got
+
+
+def test_an_exception_whose_text_fails() -> None:
+    class Sly(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert check("02.kl", fails(Sly())).status == "error"
+
+
+def test_recursion_without_end() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        return answer(mean, logvar)
+
+    assert "calls itself without end" in check("02.kl", answer).hint
+
+
+def forever(mean: Tensor, logvar: Tensor) -> Tensor:
+    while True:
+        mean = mean + 1
+
+
+def stubborn(mean: Tensor, logvar: Tensor) -> Tensor:
+    while True:
+        try:  # noqa: SIM105
+            mean = mean + 1
+        except:  # noqa: E722
+            pass
+
+
+def endless_list(mean: Tensor, logvar: Tensor) -> Any:
+    return [n for n in itertools.count() if n < 0]
+
+
+def asleep(mean: Tensor, logvar: Tensor) -> Any:
+    time.sleep(2)
+
+
+def left_over() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "clteach-exercise"]
+
+
+@pytest.mark.parametrize("answer", [forever, stubborn, endless_list, asleep])
+def test_a_loop_without_end_comes_back_soon(answer: Callable[..., Any]) -> None:
+    start = time.monotonic()
+    report = check("02.kl", answer, seconds=0.2)
+    assert report.status == "time" and "within 0.2 s" in report.expected
+    assert time.monotonic() - start < 10  # seconds on a busy machine, not minutes
+    assert ("restart the kernel" in str(report)) == (answer is asleep)
+    if answer is asleep:
+        time.sleep(2)  # so that it does not disturb the tests that follow
+    assert not left_over()
+
+
+def test_a_loop_in_a_later_case_names_that_case() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        while len(mean) > 1:
+            pass
+        return right(mean, logvar)
+
+    assert check("02.kl", answer, seconds=0.3).tried.startswith("16 clouds")
+
+
+def test_a_flood_of_prints_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        for _ in range(1000):
+            print("here" * 100)
+            print("there", file=sys.stderr)
+        return right(mean, logvar)
+
+    report = check("02.kl", answer)
+    assert report.passed and len(str(report)) < 700 and "characters more" in report.printed
+    assert check("02.kl", lambda mean, logvar: print("shape", *mean.shape)).printed.startswith("shape 1 2")
+    assert capsys.readouterr() == ("", "")
+
+    def endless(mean: Tensor, logvar: Tensor) -> Tensor:
+        while True:
+            print("again")
+
+    assert check("02.kl", endless, seconds=0.2).status == "time"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_stop_button_stops_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    import _thread
+
+    stop = threading.Timer(0.2, _thread.interrupt_main)
+    stop.start()
+    with pytest.raises(KeyboardInterrupt):
+        check("02.kl", forever, seconds=30)
+    assert not left_over()
+    assert sys.stdout is not None and check("02.kl", right).passed
+
+
+def test_nothing_is_left_behind() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        torch.manual_seed(7)
+        torch.rand(3)
+        torch.set_default_dtype(torch.float64)
+        return right(mean, logvar)
+
+    torch.manual_seed(1)
+    before, output = torch.get_rng_state(), sys.stdout
+    assert check("02.kl", answer).passed
+    assert torch.equal(before, torch.get_rng_state()) and torch.get_default_dtype() == torch.float32
+    assert sys.stdout is output
+
+
+def test_a_function_that_spoils_its_arguments() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        price = right(mean, logvar)
+        logvar.zero_()
+        return price
+
+    report = check("02.kl", answer)
+    assert not report.passed and "writes into a tensor" in report.hint
+
+
+def test_no_gradient_is_found_out() -> None:
+    def answer(mean: Tensor, logvar: Tensor) -> Tensor:
+        return torch.tensor(right(mean, logvar).tolist())
+
+    report = check("02.kl", answer)
+    assert not report.passed and report.got.startswith("gradient:")
+
+
+def test_values_in_other_clothes_are_accepted() -> None:
+    R = ALL["00.average_accuracy"]
+    assert check(R.id, lambda R: R[-1].mean()).passed  # a tensor
+    assert check(R.id, lambda R: R[-1].numpy().mean()).passed  # numpy
+    assert check("00.split", lambda labels, per_task: [x.tolist() for x in ALL["00.split"].solution(labels, per_task)])
+    assert check("02.kl", lambda m, v: right(m.double(), v.double())).passed
+    assert check("02.kl", ALL["02.kl"].solution, seed=99).passed
+    for answer in ("c", " C. ", lambda: "c"):
+        assert check("00.predict", answer).passed
+    with torch.no_grad():
+        assert check("02.kl", right).passed
+
+
+def test_an_unrecognised_mistake_still_gets_a_hint() -> None:
+    report = check("02.kl", lambda mean, logvar: 3 * right(mean, logvar))
+    assert report.mistake == "" and "3 times" in report.hint and ALL["02.kl"].hint in report.hint
+    text = str(report)
+    assert re.search(r"tried .*\n *expected .*\n *got .*\n *hint", text)
+    assert "expected  another answer" in str(check("00.predict", "z"))
+
+
+def test_unknown_exercise() -> None:
+    with pytest.raises(ConfigError, match=r"unknown exercise '02.kI'. Did you mean '02.kl'"):
+        check("02.kI", right)
+
+
+def test_require_raises_with_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    check("02.kl", right).require()
+    assert "✓ right: 02.kl" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match=r"not yet right: 02\.kl"):
+        check("02.kl", lambda mean, logvar: mean).require()
+
+
+def test_show() -> None:
+    shown = package.show("02.kl").data
+    assert "The price of a cloud" in shown and 'check("02.kl", kl)' in shown and "NotImplementedError" in shown
+    assert "mean.square()" not in shown
+
+
+def test_an_exercise_is_data() -> None:
+    """A new one needs no code beside its own: here with a mistake that raises."""
+
+    def double(x: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        return 2 * x
+        ### END SOLUTION
+
+    new = Exercise("99.double", "", 1, "", double, lambda rng: {"one": (torch.ones(2),)}, (), "")
+    assert new.template.strip().endswith('raise NotImplementedError("your code here")') and new.chapter == "99"
+    assert new.outcomes(lambda x: 1 / 0, {"one": (torch.ones(2),)}) == ["raised ZeroDivisionError"]
