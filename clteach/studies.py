@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from clteach.data import load
+from clteach.methods.domain_transfer import SHIFTS, transfer
 from clteach.methods.ebgan import EBGAN, fit, make_gan
 from clteach.plane import coverage, make_cloud
 from clteach.seeding import generator
@@ -43,3 +45,13 @@ def plane_gan(seed: int, steps: int, cloud: str = "grid", batch: int = 128, **se
         samples = gan.sample(torch.randn(SAMPLES, gan.cfg.z, generator=generator(seed, "samples")))
     covered = coverage(samples, data.centres, data.sigma)
     return {"modes": covered.modes, "quality": 100 * covered.quality}
+
+
+def domain_transfer(seed: int, steps: int, dataset: str = "digits", **settings: Any) -> dict[str, float]:
+    """Adapt to every shift of a data set, see `clteach.methods.domain_transfer.transfer`.
+
+    Returns:
+        For each shift the accuracy on its test images in percent.
+    """
+    data = load(dataset)
+    return {shift: 100 * transfer(data, shift, seed=seed, steps=steps, **settings) for shift in SHIFTS}
