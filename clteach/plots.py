@@ -70,7 +70,7 @@ STYLES: dict[str, Style] = {
     "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
-    "dream-replay": Style("replay of dreams", GREEN, "--", "s"),
+    "dream-replay": Style("replay of dreams", GREEN, ":", "D"),
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
 LABELS: dict[str, str] = {name: style.label for name, style in STYLES.items()}
