@@ -35,7 +35,7 @@ FEATURES = 64
 def shifted(x: Tensor, shift: str, rng: torch.Generator) -> Tensor:
     """Images x (N, 1, H, W) in [0, 1] of the source -> (N, 3, H, W) of the target.
 
-    Inverted: black and white exchanged. Blurred: the mean over 5 x 5 pixels. Coloured: drawn on a plain background of a
+    Inverted: black and white exchanged. Blurred: the mean over 3 x 3 pixels. Coloured: drawn on a plain background of a
     random colour, in its complement.
     """
     if shift not in SHIFTS:
@@ -44,7 +44,7 @@ def shifted(x: Tensor, shift: str, rng: torch.Generator) -> Tensor:
     if shift == "inverted":
         return 1 - colour
     if shift == "blurred":
-        return F.avg_pool2d(colour, 5, stride=1, padding=2)
+        return F.avg_pool2d(colour, 3, stride=1, padding=1)
     background = torch.rand(len(x), 3, 1, 1, generator=rng)
     return (background - colour).abs()
 

@@ -16,7 +16,7 @@ def test_shifts() -> None:
     x[:, :, 3, 4] = 1.0
     inverted, blurred, coloured = (shifted(x, how, generator(0)) for how in ("inverted", "blurred", "coloured"))
     assert inverted.shape == (2, 3, 8, 8) and float(inverted[0, 0, 3, 4]) == 0.0 and float(inverted[0, 0, 0, 0]) == 1.0
-    assert float(blurred[0, 1, 3, 4]) == pytest.approx(1 / 25) and float(blurred[0, 1, 0, 0]) == 0.0
+    assert float(blurred[0, 1, 3, 4]) == pytest.approx(1 / 9) and float(blurred[0, 1, 0, 0]) == 0.0
     background = coloured[:, :, 0, 0]
     torch.testing.assert_close(coloured[:, :, 3, 4], 1 - background)  # the stroke has the complement
     assert not torch.equal(background[0], background[1])
