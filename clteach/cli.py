@@ -232,9 +232,10 @@ def show_lists() -> int:
         },
     }
     for title, entries in sections.items():
+        width = max(map(len, entries))
         print(f"{title}:")
         for name, line in entries.items():
-            print(f"  {name:<18} {line}")
+            print(f"  {name:<{width}} {line}")
     return 0
 
 
