@@ -71,6 +71,7 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 
 bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.multiband
 
 clean:  ## remove what was built
 	rm -rf book/_build book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

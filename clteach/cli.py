@@ -227,7 +227,8 @@ def show_lists() -> int:
         "data sets (NAME)": {**NAMES, "NAME": "your own NAME.npz in the folder CLTEACH_DATA"},
         "presets": {name: f"{p.summary}: {p.source} [{', '.join(p.columns)}]" for name, p in PRESETS.items()},
         "recipes (clteach reproduce)": {
-            name: f"{recipe.summary} [{', '.join(recipe.presets)}]" for name, recipe in RECIPES.items()
+            name: recipe.summary + (f" [{', '.join(recipe.presets)}]" if recipe.presets else "")
+            for name, recipe in RECIPES.items()
         },
     }
     for title, entries in sections.items():

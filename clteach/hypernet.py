@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn import functional as F
 
 from clteach.errors import ConfigError
 
@@ -40,7 +41,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU}
 class Target:
     """A network without weights of its own: they are handed in as one flat vector with every call.
 
-    Any module works whose forward pass writes nothing (batch normalisation must not track running statistics).
+    Any module works whose forward pass writes nothing. Batch normalisation does: its running statistics would be shared by
+    all tasks' networks, though each task has other activations. Use group or layer norm. Of a norm's gain, which starts at
+    1 and not around 0, the difference from 1 is handed in.
 
     Args:
         module: gives the architecture; its weights only set the scale at which a hypernetwork starts.
@@ -50,14 +53,18 @@ class Target:
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.n_weights = sum(self.sizes)
-        squares = sum(float(p.detach().double().square().sum()) for p in module.parameters())
+        norms = (nn.GroupNorm, nn.LayerNorm)
+        self.gains = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, norms)}
+        free = [p.detach().double() for name, p in module.named_parameters() if name not in self.gains]
+        squares = sum(float(p.square().sum()) for p in free)
         self.rms = math.sqrt(squares / self.n_weights)  # root mean square of the usual initial weights
         self.module = module.to("meta")  # shapes without memory
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """A flat vector (P,) as the parameters of the module."""
         parts = weights.split(self.sizes)
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {name: part + 1 if name in self.gains else part for name, part in named.items()}
 
     def __call__(self, weights: Tensor, x: Tensor) -> Tensor:
         """Outputs (B, ...) for inputs x (B, ...), with weights (P,)."""
@@ -95,8 +102,15 @@ class Body(nn.Module):
     def forward(self, e: Tensor) -> Tensor:
         """Task embeddings (N, d) -> features h̃ = [h; 1] (N, C, n_features); the 1 is for the bias of the last layer."""
         c = self.chunk_embeddings
-        pairs = [e[:, None].expand(-1, len(c), -1), c.expand(len(e), -1, -1)]  # every task with every chunk
-        h = self.layers(torch.cat(pairs, 2))
+        if len(self.layers):
+            first = self.layers[0]
+            assert isinstance(first, nn.Linear)
+            by_task, by_chunk = first.weight.split([e.shape[1], c.shape[1]], 1)
+            # W [e, c] + b = W_e e + (W_c c + b), for every task with every chunk without writing down the pairs
+            h = F.linear(e, by_task)[:, None] + F.linear(c, by_chunk, first.bias)
+            h = self.layers[1:](h)
+        else:
+            h = torch.cat([e[:, None].expand(-1, len(c), -1), c.expand(len(e), -1, -1)], 2)
         return torch.cat([h, h.new_ones(*h.shape[:2], 1)], 2)
 
 
@@ -140,7 +154,8 @@ class Hypernet(nn.Module):
         features = self.body.n_features
         self.last = nn.Parameter(torch.randn(features, chunk))  # M, the bias as its last row
         with torch.no_grad():  # start with weights as large as the target's usual ones
-            self.last.mul_(target.rms / self(self.first(n_tasks)).square().mean().sqrt())
+            some = self(self.first(min(n_tasks, 5)))
+            self.last.mul_(target.rms / some.square().mean().sqrt())
         self.register_buffer("old_last", torch.zeros_like(self.last))
         self.register_buffer("old_gram", torch.zeros(2, features, features))
         self.register_buffer("old_features", torch.zeros(n_tasks, chunks, features))
@@ -196,13 +211,15 @@ class Hypernet(nn.Module):
         last = theta.pop("last")
         h = functional_call(self.body, {name.removeprefix("body."): p for name, p in theta.items()}, (e,))  # (K, C, F)
         # Δ = M - M*,  E = h̃ - h̃*
-        delta, error = last - self.old_last, h - old_h
+        delta, both = last - self.old_last, torch.cat([h, h - old_h], 2)  # [h̃, E] (K, C, 2F)
         parts = zip(self._parts(delta), self._parts(self.old_last), self.old_gram, strict=True)
         drift = h.new_zeros(())
         # Columns of M that the last chunk lacks meet the features of the other chunks only.
         for (d, m, gram), chunks in zip(parts, (h.shape[1], h.shape[1] - 1), strict=True):
-            hs, es = h[:, :chunks].flatten(0, 1), error[:, :chunks].flatten(0, 1)  # (K·chunks, F)
-            drift = drift + GramForm.apply(d, m, gram, hs.T @ hs, hs.T @ es, es.T @ es)[0]
+            rows = both[:, :chunks].flatten(0, 1)
+            of_h, of_e = (rows.T @ rows).chunk(2)  # Σ [h̃, E]ᵀ[h̃, E], (2F, 2F), in quarters
+            (hh, he), (_, ee) = of_h.chunk(2, 1), of_e.chunk(2, 1)
+            drift = drift + GramForm.apply(d, m, gram, hh, he, ee)[0]
         return drift / len(e)
 
     def _parts(self, last: Tensor) -> tuple[Tensor, Tensor]:

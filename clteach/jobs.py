@@ -225,6 +225,10 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
 
 
 def _code(cls: type[Learner]) -> str:
+    return code(cls.__module__)
+
+
+def code(module: str) -> str:
     """A fingerprint of the code a run executes: numbers of another version are neither read back nor resumed."""
     sources: dict[str, str] = {}
 
@@ -240,7 +244,7 @@ def _code(cls: type[Learner]) -> str:
                         visit(str(imported))
 
     visit("clteach.training")
-    visit(cls.__module__)
+    visit(module)
     return hashlib.sha256(_text(sources).encode()).hexdigest()
 
 

@@ -313,7 +313,7 @@ class Learner(nn.Module):
         """As `nn.Module.train`, but frozen copies of old models stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
-            if getattr(module, "stays_in_eval_mode", False):
+            if module is not self and getattr(module, "stays_in_eval_mode", False):
                 module.eval()
         return self
 

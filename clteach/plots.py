@@ -70,6 +70,7 @@ STYLES: dict[str, Style] = {
     "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
+    "dream-replay": Style("replay of dreams", GREEN, ":", "D"),
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
 LABELS: dict[str, str] = {name: style.label for name, style in STYLES.items()}
@@ -620,4 +621,53 @@ def losses(
     _boundaries(ax, boundaries)
     ax.set(xlabel="training steps", ylabel=f"loss ({unit})")
     _legend(ax, "term")
+    return _finish(ax, title)
+
+
+@theme()
+def energy_map(
+    energies: Numbers,
+    limit: float,
+    samples: Numbers | None = None,
+    data: Numbers | None = None,
+    vmax: float | None = None,
+    unit: str = "units of the data",
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """What a critic makes of the plane: its energy in colours (dark: low), with data and generated samples over it.
+
+    Args:
+        energies: (K, K) energies ≥ 0 on the regular lattice over [-limit, limit]², rows from the lowest y upwards (see
+            `clteach.plane.lattice`).
+        limit: half the side of the square that is shown.
+        samples: (N, 2) generated points.
+        data: (N, 2) points of the data.
+        vmax: energy of the brightest colour (default: the largest).
+        unit: unit of the energy.
+        title: above the picture.
+        ax: where to draw (default: a new figure with a colour bar).
+
+    Raises:
+        ConfigError: the energies are no square.
+    """
+    values = _array(energies)
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise ConfigError(f"energies has shape {values.shape}; expected (K, K), one value per point of the lattice.")
+    own = ax is None
+    ax = _axes(ax, 5, 4.2)
+    half = limit / (len(values) - 1)  # a point of the lattice is the centre of its pixel
+    edge = limit + half
+    image = ax.imshow(values, origin="lower", extent=(-edge, edge, -edge, edge), cmap="cividis", vmin=0, vmax=vmax)
+    if data is not None:
+        x, y = _array(data).T
+        ax.scatter(x, y, s=9, facecolors="none", edgecolors="white", linewidths=0.6, label="data")
+    if samples is not None:
+        x, y = _array(samples).T
+        ax.scatter(x, y, s=4, color=ORANGE, linewidths=0, label="generated")
+    ax.grid(False)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    if own:
+        ax.set(xlabel="$x_1$", ylabel="$x_2$")
+        ax.figure.colorbar(image, ax=ax, label=f"energy ({unit})")
     return _finish(ax, title)

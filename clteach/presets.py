@@ -85,6 +85,27 @@ def _split(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> Colum
     return Column(2000, 128, {"hidden": (400, 400), "lr": 1e-3}, stream, methods)
 
 
+_HNET_DIGITS = {
+    "lr": 1e-3,
+    "beta": 0.1,
+    "embedding": 8,
+    "chunk": 1000,
+    "chunk_embedding": 8,
+    "hyper_hidden": (10, 10),
+    "activation": "elu",
+}
+_HNET_DIGITS_REPLAY = {
+    "lr": 2e-3,
+    "z": 8,
+    "decoder_hidden": (100, 100),
+    "decoder_beta": 0.3,
+    "decoder_embedding": 8,
+    "decoder_chunk": 2000,
+    "decoder_chunk_embedding": 8,
+    "decoder_hyper_hidden": (25, 25),
+    "decoder_activation": "elu",
+}
+
 _DIGITS = Column(
     1000,
     128,
@@ -96,6 +117,12 @@ _DIGITS = Column(
         "si": {"c": by(100.0, 100.0, 10.0)},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
+        "brain-inspired-replay": {"gating": by(None, None, 0.3)},
+        "brain-inspired-replay-si": {"gating": by(None, None, 0.3), "c": by(100.0, 100.0, 10.0)},
+        "hypernetwork": _HNET_DIGITS,
+        "hypernetwork-ent": _HNET_DIGITS,
+        "hypernetwork-r": _HNET_DIGITS_REPLAY,
+        "hypernetwork-tir": {**_HNET_DIGITS, **_HNET_DIGITS_REPLAY},
         **{
             name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
             for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")
@@ -146,6 +173,15 @@ _HNET_PERMUTED_REPLAY = {
     "decoder_activation": "elu",
 }
 
+_HNET_RESNET = {
+    "target": "resnet32",
+    "beta": 0.05,
+    "embedding": 32,
+    "chunk": 7000,
+    "chunk_embedding": 32,
+    "hyper_hidden": (),
+}
+
 _HNET_LATER_SPLIT = {
     "beta": 10.0,
     "embedding": 32,
@@ -179,6 +215,13 @@ _HNET_2020 = {
             "hypernetwork-r": _HNET_PERMUTED_REPLAY,
             "hypernetwork-tir": {**_HNET_PERMUTED, **_HNET_PERMUTED_REPLAY},
         },
+    ),
+    "split-cifar100": Column(
+        31250,  # 200 epochs of 5000 images
+        32,
+        {"lr": 1e-3},
+        {"tasks": 10, "class_order": "natural", "active_units": "seen"},
+        {"hypernetwork": _HNET_RESNET, "hypernetwork-ent": _HNET_RESNET},
     ),
 }
 
@@ -309,7 +352,7 @@ PRESETS: dict[str, Preset] = {
                     "er": {"per_class": 100},
                     "a-gem": {"per_class": 100},
                     "generative-replay": {"targets": "hard"},
-                    "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1)},
+                    "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1), "squared": False},
                 },
                 "all",
             ),

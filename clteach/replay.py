@@ -15,7 +15,13 @@ TARGETS = ("soft", "hard")
 
 
 def imitation_loss(
-    logits: Tensor, old_logits: Tensor, known: Tensor, active: Tensor, targets: str = "soft", temperature: float = 2.0
+    logits: Tensor,
+    old_logits: Tensor,
+    known: Tensor,
+    active: Tensor,
+    targets: str = "soft",
+    temperature: float = 2.0,
+    squared: bool = True,
 ) -> Tensor:
     r"""How well a model imitates its former self on inputs that have no other label.
 
@@ -34,9 +40,10 @@ def imitation_loss(
         active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
         targets: "soft" or "hard".
         temperature: T > 0 of soft targets.
+        squared: multiply the loss on soft targets by T², which makes its gradient about as large as with T = 1?
 
     Returns:
-        () the mean over heads and samples, in nats (times T² for soft targets).
+        () the mean over heads and samples, in nats (for soft targets times T², if `squared`).
     """
     known, active = (mask if mask.ndim == 3 else mask[:, None] for mask in (known, active))  # (H, 1 or R, n_out)
     old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
@@ -45,7 +52,7 @@ def imitation_loss(
         return F.cross_entropy(new.flatten(0, 1), old.argmax(2).flatten())
     # -T² Σ_c p_old,c log p_c at temperature T; a unit that is not active has log p = -∞ but target 0, so it is left out
     log_p = F.log_softmax(new / temperature, 2).masked_fill(~active, 0)
-    return -(temperature**2) * (F.softmax(old / temperature, 2) * log_p).sum(2).mean()
+    return -(temperature**2 if squared else 1) * (F.softmax(old / temperature, 2) * log_p).sum(2).mean()
 
 
 def room(n: int, shape: Sequence[int]) -> Tensor:

@@ -57,18 +57,8 @@ def explorer(
             f"{len(frames)} frames, {len(labels)} labels and {len(alts)} alt texts; "
             "expected at least one frame, and one label and one alt text for each."
         )
-    # An HTML figure rather than an Image widget, which has no alternative text.
-    pages = [ipw.HTML(_page(*each, dpi)) for each in zip(frames, labels, alts, strict=True)]
-    stack = ipw.Stack(pages, selected_index=0)
-    # Not a SelectionSlider: embedding drops its index where it is 0, and the page would show an error.
-    slider = ipw.IntSlider(
-        min=0,
-        max=len(frames) - 1,
-        description=description,
-        readout=False,  # the caption names the frame
-        style={"description_width": "initial"},
-        layout=ipw.Layout(flex="1 1 280px", width="auto"),
-    )
+    stack = _stack(frames, labels, alts, dpi)
+    slider = _slider(description, len(frames))
     ipw.jslink((slider, "value"), (stack, "selected_index"))
     controls: list[ipw.Widget] = [slider]
     if interval is not None:
@@ -77,6 +67,65 @@ def explorer(
         controls.insert(0, play)
     bar = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
     return ipw.VBox([bar, stack], layout=ipw.Layout(max_width="800px"))
+
+
+def explorer_grid(
+    frames: Sequence[Sequence[Figure | bytes]],
+    labels: Sequence[Sequence[str]],
+    descriptions: tuple[str, str],
+    alt: str = "",
+    dpi: float = 90,
+) -> ipw.VBox:
+    """Two sliders over precomputed pictures: the first chooses the row of `frames`, the second the picture in the row.
+
+    Args:
+        frames: rows of equal length; one figure, or the bytes of a PNG file, per position of the two sliders.
+        labels: one label per frame, shown as its caption.
+        descriptions: what the two sliders change, shown before them.
+        alt: what the pictures show; the frame's label is added (default: the descriptions).
+        dpi: resolution of the rendered figures in pixels per inch.
+
+    Returns:
+        VBox of [HBox of the two sliders; Stack of one Stack per row].
+
+    Raises:
+        ConfigError: no frames, or rows of different lengths, or the numbers of frames and labels differ.
+        DataError: the bytes of a frame are no PNG.
+    """
+    lengths = {len(row) for row in [*frames, *labels]}
+    if not frames or len(frames) != len(labels) or len(lengths) != 1:
+        raise ConfigError(
+            f"rows of {[len(row) for row in frames]} frames and {[len(row) for row in labels]} labels; "
+            "expected at least one row, all of one length, and one label for each frame."
+        )
+    about = alt or " and ".join(descriptions)
+    alts = [[f"{about}: {name}" for name in row] for row in labels]
+    stacks = [_stack(*row, dpi) for row in zip(frames, labels, alts, strict=True)]
+    outer = ipw.Stack(stacks, selected_index=0)
+    first, second = _slider(descriptions[0], len(frames)), _slider(descriptions[1], len(frames[0]))
+    ipw.jslink((first, "value"), (outer, "selected_index"))
+    for stack in stacks:
+        ipw.jslink((second, "value"), (stack, "selected_index"))
+    bar = ipw.HBox([first, second], layout=ipw.Layout(flex_flow="row wrap"))
+    return ipw.VBox([bar, outer], layout=ipw.Layout(max_width="800px"))
+
+
+def _stack(frames: Sequence[Figure | bytes], labels: Sequence[str], alts: Sequence[str], dpi: float) -> ipw.Stack:
+    # An HTML figure rather than an Image widget, which has no alternative text.
+    pages = [ipw.HTML(_page(*each, dpi)) for each in zip(frames, labels, alts, strict=True)]
+    return ipw.Stack(pages, selected_index=0)
+
+
+def _slider(description: str, n: int) -> ipw.IntSlider:
+    # Not a SelectionSlider: embedding drops its index where it is 0, and the page would show an error.
+    return ipw.IntSlider(
+        min=0,
+        max=n - 1,
+        description=description,
+        readout=False,  # the caption names the frame
+        style={"description_width": "initial"},
+        layout=ipw.Layout(flex="1 1 280px", width="auto"),
+    )
 
 
 def _page(frame: Figure | bytes, label: str, alt: str, dpi: float) -> str:

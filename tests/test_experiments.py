@@ -424,3 +424,47 @@ def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert table["mean"].tolist() == [pytest.approx(cell["average_fid"]["mean"]) for cell in record["cells"]]
     assert results.scores(str(path)) == {cell["row"]: cell["average_fid"]["seeds"] for cell in record["cells"]}
     assert "Average FID, lower is better, over all tasks" in results.report(str(path))
+
+
+def measured(seed: int, steps: int, factor: float = 1.0) -> dict[str, float]:
+    """What a study runs, without training."""
+    return {"first": factor * (seed + 1), "second": float(steps)}
+
+
+def a_study() -> experiments.Study:
+    rows = {"plain": {}, "double": {"factor": 2.0}}
+    measures = {"second": "steps (1)", "first": "seeds (%)"}
+    return experiments.Study(
+        "a test", measured, rows, measures, steps=7, seeds=3, source="made up", deviations=("odd",)
+    )
+
+
+def test_a_study_is_recorded_with_its_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    path = reproduce("odd", tmp_path, n_jobs=1)
+    record = results.load(str(path))
+    assert path.name == "odd.json" and record["command"] == "clteach reproduce odd" and not record["shortened"]
+    double = record["cells"][1]["measures"]["first"]
+    assert double["seeds"] == [2.0, 4.0, 6.0] and double["mean"] == 4.0 and double["sem"] == pytest.approx(2 / 3**0.5)
+    assert results.table(str(path))["first sem"].tolist() == pytest.approx([1 / 3**0.5, 2 / 3**0.5])
+    lines = results.markdown(str(path)).splitlines()
+    assert lines[0] == "|  | steps (1) | seeds (%) |" and lines[3] == "| double | 7.0 ± 0.0 | 4.0 ± 1.2 |"
+    report = results.report(str(path))
+    assert results.markdown(str(path)) in report and "7 steps," in report and "* odd" in report and "made up" in report
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    path = reproduce("odd", tmp_path, seeds=2, iters=3, n_jobs=1)
+    record = results.load(str(path))
+    assert path.name == "odd_shortened.json" and "3 steps instead of 7" in record["deviations"]
+    assert record["command"] == "clteach reproduce odd --seeds 2 --iters 3" and record["wall_seconds"] is not None
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs" / "odd").iterdir()}
+    assert len(files) == 4
+    next(iter(files)).unlink()
+    again = results.load(str(reproduce("odd", tmp_path, seeds=2, iters=3, n_jobs=1)))
+    assert again["cells"] == record["cells"] and again["wall_seconds"] is None
+    kept = [file for file, time in files.items() if file.stat().st_mtime_ns == time]
+    assert len(kept) == 3
+    with pytest.raises(ConfigError, match="0 seeds"):
+        reproduce("odd", tmp_path, seeds=0)

@@ -57,6 +57,17 @@ def test_a_target_is_the_module_with_these_weights() -> None:
     )
 
 
+def test_the_gains_of_a_norm_are_generated_around_one() -> None:
+    target = Target(nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8)))
+    named = target.named(torch.zeros(target.n_weights))
+    assert {name: float(p.mean()) for name, p in named.items()} == {
+        "0.weight": 0,
+        "0.bias": 0,
+        "1.weight": 1,
+        "1.bias": 0,
+    }
+
+
 @pytest.mark.parametrize("chunk", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("hidden", [(6, 7), ()])
 def test_weights_are_generated_chunk_by_chunk(chunk: int | None, hidden: tuple[int, ...]) -> None:

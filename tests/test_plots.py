@@ -330,3 +330,20 @@ def test_matrices_of_another_measure_are_shown_as_they_are() -> None:
     assert both.axes[0].collections[0].get_clim() == (0, 250), "one scale for all"
     curve = plots.accuracy_per_task({"vae-joint": fid}, measure="fid").axes[0]
     assert curve.lines[0].get_ydata().tolist() == [12, 145] and curve.get_ylabel().startswith("FID")
+
+
+def test_energy_map_puts_each_value_at_its_point() -> None:
+    from clteach.plane import lattice
+
+    energies = lattice(2.0, 5).square().sum(1).view(5, 5)  # x² + y²
+    figure = plots.energy_map(energies, 2.0, samples=[[0.5, 1.0]], data=[[0.0, 0.0], [1.0, 1.0]], title="map")
+    ax = figure.axes[0]
+    (image,) = ax.images
+    assert (
+        image.get_extent() == [-2.5, 2.5, -2.5, 2.5] and image.origin == "lower"
+    )  # each point in the middle of its pixel
+    data, samples = ax.collections
+    assert data.get_offsets().tolist() == [[0.0, 0.0], [1.0, 1.0]] and samples.get_offsets().tolist() == [[0.5, 1.0]]
+    assert figure.axes[1].get_ylabel() == "energy (units of the data)"
+    with pytest.raises(ConfigError, match="one value per point"):
+        plots.energy_map(energies[:3], 2.0)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clteach import plots
 from clteach.errors import ConfigError, DataError
-from clteach.widgets import explorer
+from clteach.widgets import explorer, explorer_grid
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +94,24 @@ def test_bad_frames() -> None:
         explorer([], [])
     with pytest.raises(DataError, match=r'The frame "b" is no PNG: it starts with b.\\xff'):
         explorer([frames(1)[0], b"\xff\xd8 a JPEG"], ["a", "b"])
+
+
+def test_two_sliders_over_a_grid_of_frames() -> None:
+    rows = [frames(3), frames(3)]
+    labels = [["a", "b", "c"], ["d", "e", "f"]]
+    box = explorer_grid(rows, labels, ("margin", "weight"), alt="Maps")
+    bar, outer = box.children
+    first, second = bar.children
+    assert (first.max, second.max) == (1, 2) and (first.description, second.description) == ("margin", "weight")
+    assert len(outer.children) == 2 and all(len(stack.children) == 3 for stack in outer.children)
+    assert 'alt="Maps: e"' in outer.children[1].children[1].value
+    state = embed_data([box])["manager_state"]["state"].values()
+    links = [each["state"] for each in state if each["model_name"] == "LinkModel"]
+    targets = [link["target"][0].removeprefix("IPY_MODEL_") for link in links]
+    assert sorted(targets) == sorted(stack.model_id for stack in (outer, *outer.children))
+    assert {link["source"][0].removeprefix("IPY_MODEL_") for link in links} == {first.model_id, second.model_id}
+
+
+def test_a_grid_must_be_rectangular() -> None:
+    with pytest.raises(ConfigError, match=r"rows of \[2, 1\] frames"):
+        explorer_grid([frames(2), frames(1)], [["a", "b"], ["c", "d"]], ("x", "y"))

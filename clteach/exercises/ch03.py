@@ -20,14 +20,14 @@ def task_code(task: int) -> Tensor:
     ### END SOLUTION
 
 
-def place(z_new: Tensor, task: int, prior: Tensor) -> Tensor:
-    """(B, n_tasks * k) latents for the decoder: z_new (B, k) in the band of `task`, the other bands from the prior.
+def place(z_new: Tensor, task: int, n_tasks: int) -> Tensor:
+    """(B, n_tasks * k) latents for the decoder: z_new (B, k) in the band of `task`, the other bands at the prior's mean.
 
-    prior (B, n_tasks * k): draws from N(0, I). Task 0 owns the first k numbers, task 1 the next k, and so on.
+    The prior is N(0, I). Task 0 owns the first k numbers, task 1 the next k, and so on.
     """
     ### BEGIN SOLUTION
     k = z_new.shape[1]
-    z = prior.clone()
+    z = z_new.new_zeros(len(z_new), n_tasks * k)
     z[:, task * k : (task + 1) * k] = z_new
     return z
     ### END SOLUTION
@@ -52,10 +52,10 @@ def _tasks(rng: torch.Generator) -> Cases:
 
 def _bands(rng: torch.Generator) -> Cases:
     return {
-        "band 1 of 2, one number each": (torch.tensor([[5.0]]), 1, torch.tensor([[0.1, 0.2]])),
-        "band 0 of 3": (torch.randn(2, 2, generator=rng), 0, torch.randn(2, 6, generator=rng)),
-        "band 1 of 2, ten numbers each": (torch.randn(4, 10, generator=rng), 1, torch.randn(4, 20, generator=rng)),
-        "band 2 of 4": (torch.randn(3, 2, generator=rng), 2, torch.randn(3, 8, generator=rng)),
+        "band 1 of 2, one number each": (torch.tensor([[5.0]]), 1, 2),
+        "band 0 of 3": (torch.randn(2, 2, generator=rng), 0, 3),
+        "band 1 of 2, ten numbers each": (torch.randn(4, 10, generator=rng), 1, 2),
+        "band 2 of 4": (torch.randn(3, 2, generator=rng), 2, 4),
     }
 
 
@@ -120,46 +120,39 @@ EXERCISES = (
         2,
         "Notes on latent partitioning put the data of a new task into `z[:, :10]` and decode that. Two things are "
         "wrong: the first ten "
-        "numbers are the *old* band, and the decoder wants all bands. Write it right.",
+        "numbers are the *old* band, and the decoder wants all bands. Write it right: hold the other bands at the prior's "
+        "mean, so that the decoder can tell whose band speaks.",
         place,
         _bands,
         (
             Mistake(
                 "the old band",
-                lambda z_new, task, prior: place(z_new, 0, prior),
+                lambda z_new, task, n_tasks: place(z_new, 0, n_tasks),
                 "The new numbers lie in the first band, whatever the task: this overwrites what another task owns. "
                 "Band t begins at t · k.",
             ),
             Mistake(
                 "only the band",
-                lambda z_new, task, prior: z_new,
+                lambda z_new, task, n_tasks: z_new,
                 "Only the task's own numbers come back. The decoder was trained on all bands together.",
             ),
             Mistake(
-                "zeros elsewhere",
-                lambda z_new, task, prior: place(z_new, task, torch.zeros_like(prior)),
-                "The other bands are 0. Zero is one single point; the decoder has seen draws from the prior there.",
+                "ones elsewhere",
+                lambda z_new, task, n_tasks: place(z_new - 1, task, n_tasks) + 1,
+                "The other bands are 1. That is the prior's standard deviation; its mean is 0.",
             ),
             Mistake(
                 "interleaved",
-                lambda z_new, task, prior: torch.stack(
-                    [
-                        z_new[:, j // (prior.shape[1] // z_new.shape[1])]
-                        if j % (prior.shape[1] // z_new.shape[1]) == task
-                        else prior[:, j]
-                        for j in range(prior.shape[1])
-                    ],
-                    1,
-                ),
+                lambda z_new, task, n_tasks: (z_new[:, :, None] * F.one_hot(torch.tensor(task), n_tasks)).flatten(1),
                 "The bands are interleaved like the teeth of a comb. A band is one stretch of k neighbouring numbers.",
             ),
             Mistake(
                 "appended",
-                lambda z_new, task, prior: torch.cat([prior, z_new], 1)[:, -prior.shape[1] :],
-                "The new numbers are appended at the end, and everything else is shifted. The bands have fixed places.",
+                lambda z_new, task, n_tasks: place(z_new, n_tasks - 1, n_tasks),
+                "The new numbers are always at the end. The bands have fixed places.",
             ),
         ),
-        "Copy `prior`, then write z_new into the columns from task · k to (task + 1) · k.",
+        "Begin with zeros, then write z_new into the columns from task · k to (task + 1) · k.",
     ),
     Exercise(
         "03.targets",

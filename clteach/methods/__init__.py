@@ -8,6 +8,8 @@ from clteach.errors import ConfigError, unknown
 from clteach.learner import Learner
 from clteach.methods.a_gem import AGEM
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
+from clteach.methods.dream_replay import DreamReplay
+from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
@@ -36,9 +38,9 @@ def register(cls: L) -> L:
 
 for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
-    *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI),
+    *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
     *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
-    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE),
+    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN),
 ):
     register(_cls)
 

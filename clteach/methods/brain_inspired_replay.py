@@ -21,6 +21,9 @@ Here p is one-hot for real data (the true class) and the old model's softmax at 
 replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL the class
 drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number is that of
 `generative-replay`.
+
+Where this leaves the published code: replayed labels give no probability to classes that no task has shown yet; in Task-IL
+the head is drawn for each sample, not the same number of samples for each head; SI holds the classifier, not the decoder.
 """
 
 from __future__ import annotations
@@ -318,7 +321,8 @@ class BrainInspiredReplay(GenerativeReplay):
         if self.spec.scenario != "task" or not self.chooses:
             return self.imitate(logits, old_logits)
         heads = self.heads(meant)[None]  # (1, R, n_out)
-        return imitation_loss(logits, old_logits, heads, heads, self.cfg.targets, self.cfg.temperature)
+        cfg = self.cfg
+        return imitation_loss(logits, old_logits, heads, heads, cfg.targets, cfg.temperature, cfg.squared)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         return self.net(self.read(x))

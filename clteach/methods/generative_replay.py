@@ -51,6 +51,8 @@ class GenerativeReplay(Classifier, Generator):
         """labels of replayed samples: the old classifier's probabilities (soft) or its choice (hard)"""
         temperature: float = 2.0
         """softmax temperature of soft targets"""
+        squared: bool = True
+        """multiply the loss on soft targets by T² (2018-2020), or not (the published code of 2022)"""
         z: int = 100
         """latent dimensions of the VAE"""
         vae_hidden: tuple[int, ...] | None = None
@@ -154,7 +156,7 @@ class GenerativeReplay(Classifier, Generator):
     def imitate(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
         cfg = self.cfg
-        return imitation_loss(logits, old_logits, self.known, self.active, cfg.targets, cfg.temperature)
+        return imitation_loss(logits, old_logits, self.known, self.active, cfg.targets, cfg.temperature, cfg.squared)
 
     @torch.no_grad()
     def sample(

@@ -30,7 +30,7 @@ from clteach import learner
 from clteach.errors import ConfigError
 from clteach.hypernet import Hypernet, Target, check_sizes
 from clteach.learner import Learner, Losses, Noise, Phase, adam, step_preview, total
-from clteach.nets import mlp
+from clteach.nets import conv_net, mlp, resnet32
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 
@@ -103,6 +103,8 @@ class Hypernetwork(ProtectsPast):
 
         fresh_optimizer: bool = True
         """forget Adam's moments at the start of every task"""
+        target: Literal["mlp", "conv", "resnet32"] = "mlp"
+        """the target network; `hidden` counts for "mlp" alone, the others need images"""
         beta: float = 0.01
         """strength β of the regulariser, ≥ 0 (0: nothing is protected)"""
         lookahead: bool = True
@@ -135,7 +137,10 @@ class Hypernetwork(ProtectsPast):
         super().__init__(spec, cfg, seed)
         cfg = self.cfg
         with seeded(seed, "classifier"):
-            self.target = Target(mlp(spec.shape, cfg.hidden, spec.n_out))
+            if cfg.target == "mlp":
+                self.target = Target(mlp(spec.shape, cfg.hidden, spec.n_out))
+            else:
+                self.target = Target({"conv": conv_net, "resnet32": resnet32}[cfg.target](spec.shape, spec.n_out))
         with seeded(seed, "hypernetwork"):
             self.hypernet = Hypernet(
                 self.target,

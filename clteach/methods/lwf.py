@@ -6,8 +6,8 @@ and its answers, softened by a temperature T, are to be kept:
 $$\mathcal{L} = w_1\, \mathcal{L}_{\text{current}} + w_2 \cdot \Big({-T^2} \sum_c p^{\text{old}}_c(T)\, \log p_c(T)\Big).$$
 
 It works as far as the new inputs look like the old ones to the network. The weights differ between papers: with n tasks so
-far, $w_1 = 1/n,\ w_2 = 1 - 1/n$ (van de Ven & Tolias 2018-2020) or $w_1 = 1,\ w_2 = n - 1$, and $w_2 = 1$ in Class-IL
-(van de Ven et al. 2022).
+far, $w_1 = 1/n,\ w_2 = 1 - 1/n$ (van de Ven & Tolias 2018-2020), or $w_1 = 1,\ w_2 = (n - 1) / T^2$, and $w_2 = 1 / T^2$ in
+Class-IL (van de Ven et al. 2022, whose published code has no factor $T^2$).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LwF(Classifier):
         temperature: float = 2.0
         """softmax temperature T > 0 of the targets"""
         weighting: Literal["share", "sum"] = "share"
-        """share: 1/n current + (1 - 1/n) distillation (2018-2020); sum: current + (n - 1) distillation (2022)"""
+        """share: 1/n current + (1 - 1/n) distillation (2018-2020); sum: current + (n - 1) / T² distillation (2022)"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -63,5 +63,5 @@ class LwF(Classifier):
         if self.cfg.weighting == "share":
             w1, w2 = 1 / n, 1 - 1 / n
         else:
-            w1, w2 = 1.0, 1.0 if self.spec.scenario == "class" else n - 1.0
+            w1, w2 = 1.0, (1.0 if self.spec.scenario == "class" else n - 1.0) / self.cfg.temperature**2
         return {"current": w1 * current, "distillation": w2 * distillation}

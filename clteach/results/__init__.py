@@ -66,10 +66,18 @@ def table(name: str) -> pd.DataFrame:
     """A record as a table, one line per row and scenario; accuracies and differences in percent (points), FID as it is.
 
     Returns:
-        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict.
+        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict. Of a study: row, and for each
+        measure its mean and its SEM ("NAME sem").
     """
-    lines = []
-    for cell in load(name)["cells"]:
+    record, lines = load(name), []
+    if "measures" in record:
+        for cell in record["cells"]:
+            line = {"row": cell["row"]}
+            for measure in record["measures"]:
+                line |= {measure: cell["measures"][measure]["mean"], f"{measure} sem": cell["measures"][measure]["sem"]}
+            lines.append(line)
+        return pd.DataFrame(lines)
+    for cell in record["cells"]:
         measure = cell.get("measure", "accuracy")
         ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
         factor = MEASURES[measure].factor
@@ -104,8 +112,15 @@ def percent(mean: float, sem: float | None) -> str:
 
 
 def shown(name: str) -> tuple[list[str], list[list[str]]]:
-    """A record as head and lines of text: beside the published numbers where there are any, else rows × scenarios."""
-    long = table(name)
+    """A record as head and lines of text: beside the published numbers where there are any, else rows × scenarios.
+
+    Of a study: rows × measures.
+    """
+    long, measures = table(name), load(name).get("measures")
+    if measures is not None:
+        lines = long.to_dict("records")
+        body = [[line["row"], *(percent(line[m], line[f"{m} sem"]) for m in measures)] for line in lines]
+        return ["", *measures.values()], body
     if long["published"].isna().all():
         wide = overview(name)
         body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
@@ -141,13 +156,20 @@ def report(name: str) -> str:
     verdicts = [cell["verdict"] for cell in record["cells"]]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
     n, device = len(record["seeds"]), record["device"]
-    measure = MEASURES[record["cells"][0].get("measure", "accuracy")]
-    what = f"Average {measure.label}{measure.unit}{', lower is better,' * (measure.sign < 0)}"
+    if "measures" in record:
+        what, each = "Measured at the end of training:", "steps"
+    else:
+        measure = MEASURES[record["cells"][0].get("measure", "accuracy")]
+        lower = ", lower is better," * (measure.sign < 0)
+        what, each = (
+            f"Average {measure.label}{measure.unit}{lower} over all tasks after the last one,",
+            "steps per task",
+        )
     parts = [
         markdown(name),
-        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} over all tasks after the last one, "
+        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} "
         f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}. Settings: {record['preset_source']}. "
-        f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} steps per task, "
+        f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} {each}, "
         f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {record['training_seconds'] / 3600:.1f} hours of training.",
     ]
     if record["shortened"]:

@@ -77,6 +77,12 @@ def test_replay_loss_written_out(
     assert float(learner.imitate(new, old)) == pytest.approx(total, rel=1e-5)
 
 
+def test_the_factor_of_the_temperature_can_be_left_out() -> None:
+    (with_it, stream), (without, _) = (ready("class", 2, temperature=3.0, squared=squared) for squared in (True, False))
+    old, new = (torch.randn(8, stream.spec.n_out, generator=generator(k)) for k in range(2))
+    torch.testing.assert_close(with_it.imitate(new, old), 9 * without.imitate(new, old))
+
+
 def test_soft_targets_become_hard_ones_as_the_temperature_falls() -> None:
     """As T → 0: -T² Σ_c p_old,c(T) log p_c(T) → T² times the cross-entropy of z / T with the old model's choice."""
     for scenario in ("task", "domain", "class"):

@@ -155,7 +155,7 @@ def test_with_the_shared_weights_held_still_nothing_is_forgotten() -> None:
 
 def test_the_regulariser_keeps_what_would_be_forgotten() -> None:
     stream = split(toy_data(n=60), "task", tasks=2)
-    options: dict[str, Any] = {"steps": 300, "batch_size": 32, "hidden": (32,), "lr": 5e-3, "device": "cpu"}
+    options: dict[str, Any] = {"steps": 150, "batch_size": 32, "hidden": (32,), "lr": 5e-3, "device": "cpu"}
     free = train("hypernetwork", stream, beta=0.0, lookahead=False, **options)
     kept = train("hypernetwork", stream, beta=1.0, **options)
     assert float(kept.accuracy[1].min()) > 0.95
@@ -184,6 +184,16 @@ def test_a_task_is_learned_by_its_own_units_alone() -> None:
         own = list(stream.spec.units[1])
         expected = F.cross_entropy(logits[:, own], batch.y - own[0])
         torch.testing.assert_close(learner.loss(batch, {})["current"], expected)
+
+
+@pytest.mark.parametrize("target", ["conv", "resnet32"])
+def test_any_network_can_be_a_target(target: str) -> None:
+    learner, stream, _ = ready(Hypernetwork, "task", 0, target=target, chunk=9000)
+    assert learner.target.n_weights > 100_000
+    batch = stream[0].train.batch(torch.arange(32))
+    losses = [float(learner.step(batch, {})["current"]) for _ in range(20)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert learner.predict(batch.x, batch.task).shape == (32, 6)
 
 
 def test_predict_needs_the_task() -> None:

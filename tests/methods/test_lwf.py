@@ -19,9 +19,9 @@ from clteach.streams import split
     [
         ("class", "share", 1 / 3, 2 / 3),
         ("task", "share", 1 / 3, 2 / 3),
-        ("task", "sum", 1, 2),
-        ("domain", "sum", 1, 2),
-        ("class", "sum", 1, 1),
+        ("task", "sum", 1, 2 / 4),  # T² = 4 is left out in the 2022 code
+        ("domain", "sum", 1, 2 / 4),
+        ("class", "sum", 1, 1 / 4),
     ],
 )
 def test_weights(scenario: str, weighting: str, w1: float, w2: float) -> None:

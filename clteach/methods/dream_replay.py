@@ -1,0 +1,143 @@
+r"""Replay from any generator: whoever can sample can feed a classifier that must not forget.
+
+Generative replay (Shin et al. 2017) needs a generator, but not a particular one. Here the classifier's past comes from one
+of several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN. Each
+task has two parts. First the generator learns it, in its own phases; then the classifier learns from the task's data and
+from dreams x̃ of the past tasks. The dreams come from the generator as it was *before* the task, their labels from the
+classifier as it was then:
+
+$$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{replay}},$$
+
+as in generative replay, with the same soft or hard targets. Every past task is dreamt of equally often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clteach import learner
+from clteach.errors import ConfigError, unknown
+from clteach.learner import Classifier, Generator, Losses, Noise, Phase, PureGenerator, frozen_copy, refresh
+from clteach.methods.ebgan import EBGAN
+from clteach.methods.multiband_vae import MultibandVAE
+from clteach.methods.vae_generators import ReplayVAE
+from clteach.replay import imitation_loss
+from clteach.streams import Batch, Data, Spec
+
+GENERATORS: dict[str, type[PureGenerator]] = {"vae": ReplayVAE, "multiband-vae": MultibandVAE, "ebgan": EBGAN}
+DREAMS = "generator: "  # begins the name of every phase in which the generator learns
+
+
+class DreamReplay(Classifier, Generator):
+    """Generative replay from a generator of your choice, which learns each task before the classifier does."""
+
+    name = "dream-replay"
+    summary = "learn from the dreams of any generator (--replay-model)"
+
+    @dataclass(frozen=True)
+    class Config(learner.Config):
+        """Settings of replay from any generator; the generator has those of its own method, by default."""
+
+        replay_model: Literal["vae", "multiband-vae", "ebgan"] = "vae"
+        """what dreams of the past"""
+        targets: Literal["soft", "hard"] = "soft"
+        """labels of the dreams: the old classifier's probabilities (soft) or its choice (hard)"""
+        temperature: float = 2.0
+        """softmax temperature of soft targets"""
+        replay_batch: int | None = None
+        """dreams per step; None: as many as in the current batch"""
+        generator_steps: int | None = None
+        """steps per task in which the generator learns; None: as many as the classifier"""
+        generator_lr: float | None = None
+        """the generator's learning rate; None: that of its method"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.replay_model not in GENERATORS:
+                raise unknown("replay_model of dream-replay", self.replay_model, GENERATORS)
+            counts = [n for n in (self.replay_batch, self.generator_steps) if n is not None]
+            if not self.temperature > 0 or any(n < 1 for n in counts):
+                raise ConfigError(
+                    f"dream-replay: temperature={self.temperature}, replay_batch={self.replay_batch}, "
+                    f"generator_steps={self.generator_steps}: expected a temperature > 0, at least one dream and one step."
+                )
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        self.generator = self.make_generator(seed)
+        self.opts |= {DREAMS + name: opt for name, opt in self.generator.opts.items()}
+        # Both as they were before the current task.
+        self.old_net, self.old_generator = frozen_copy(self.net), frozen_copy(self.generator)
+
+    def make_generator(self, seed: int) -> PureGenerator:
+        """The generator, with its method's own settings."""
+        cls = GENERATORS[self.cfg.replay_model]
+        cfg = cls.Config(features="inputs")  # nobody asks for its own score: it needs no judge
+        if self.cfg.generator_lr is not None:
+            cfg = replace(cfg, lr=self.cfg.generator_lr)
+        # A generator sees no labels, so it is the same in all scenarios.
+        return cls(replace(self.spec, scenario="class"), cfg, seed)
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        own = self.generator.phases(t, self.cfg.generator_steps or steps)
+        dreams = [phase._replace(name=DREAMS + phase.name, fresh_optimizer=False) for phase in own]
+        return [*dreams, Phase("classifier", steps, fresh_optimizer=self.cfg.fresh_optimizer)]
+
+    def enter(self, t: int, phase: Phase) -> None:
+        super().enter(t, phase)
+        self.generator.enter(t, phase._replace(name=phase.name.removeprefix(DREAMS)))
+
+    @property
+    def dreaming(self) -> bool:
+        """Is it the generator's turn to learn?"""
+        return self.phase is not None and self.phase.name.startswith(DREAMS)
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        if phase.name == self.phases(t, 1)[0].name:  # the first of the task
+            refresh(self.old_net, self.net)
+            refresh(self.old_generator, self.generator)
+            if self.generator.cfg.fresh_optimizer:
+                for opt in self.generator.opts.values():
+                    opt.state.clear()
+        if self.dreaming:
+            self.generator.begin_phase(t, phase._replace(name=phase.name.removeprefix(DREAMS)), data, rng)
+
+    @torch.no_grad()
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        if self.dreaming:
+            return self.generator.draw(n, rng)
+        n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
+        if n_replay == 0:
+            return {}
+        past = torch.arange(n_replay, device=rng.device) % self.t  # an equal share of every past task
+        return {"dreams": self.old_generator.sample(n_replay, rng, tasks=past)}  # (R, *shape)
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        if self.dreaming:
+            return self.generator.loss(batch, noise)
+        if "dreams" not in noise:
+            return {"current": self.cross_entropy(self.net(batch.x), batch)}
+        dreams, cfg = noise["dreams"], self.cfg
+        with torch.no_grad():
+            old_logits = self.old_net(dreams)  # (R, n_out)
+        logits, dreamt = self.net(torch.cat([batch.x, dreams])).tensor_split([len(batch.x)])
+        # L = 1/n L_current + (1 - 1/n) L_replay
+        share = 1 / (self.t + 1)
+        replay = imitation_loss(dreamt, old_logits, self.known, self.active, cfg.targets, cfg.temperature)
+        return {"current": share * self.cross_entropy(logits, batch), "replay": (1 - share) * replay}
+
+    def step(self, batch: Batch, noise: Noise) -> Losses:
+        return self.generator.step(batch, noise) if self.dreaming else super().step(batch, noise)
+
+    def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+        self.generator.end_task(t, data, rng)
+
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1] of the generator as it is now, see its own `sample`."""
+        return self.generator.sample(n, rng, classes, tasks)

@@ -1,0 +1,126 @@
+"""Replay from any generator: whose turn it is, what is dreamt and by whom, and that it keeps what fine-tuning forgets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from clteach.checks import check_pure, check_resumes, check_saves, toy_data
+from clteach.errors import ConfigError
+from clteach.learner import Phase
+from clteach.methods import METHODS
+from clteach.methods.dream_replay import DREAMS, GENERATORS, DreamReplay
+from clteach.methods.ebgan import EBGAN
+from clteach.methods.multiband_vae import MultibandVAE
+from clteach.replay import imitation_loss
+from clteach.seeding import generator
+from clteach.streams import Stream, split
+from clteach.training import train
+
+
+def changed(before: dict[str, Tensor], module: torch.nn.Module) -> bool:
+    return any(not torch.equal(value, before[name]) for name, value in module.named_parameters())
+
+
+def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+def ready(t: int, **settings: object) -> tuple[DreamReplay, Stream]:
+    """A learner at the start of task t (0-based), whose old models differ from the new ones."""
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    learner = DreamReplay(stream.spec, DreamReplay.Config(hidden=(8,), replay_model="ebgan", **settings))  # type: ignore[arg-type]
+    first = learner.phases(t, 3)[0]
+    learner.enter(t, first)
+    learner.begin_phase(t, first, stream[t].train, generator(0))
+    with torch.no_grad():
+        for p in [*learner.net.parameters(), *learner.generator.parameters()]:
+            p += 0.3 * torch.randn(p.shape, generator=generator(1, p.numel()))
+    return learner, stream
+
+
+def test_the_generators_phases_come_first() -> None:
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    learner = DreamReplay(stream.spec, DreamReplay.Config(replay_model="multiband-vae", generator_steps=210))
+    assert isinstance(learner.generator, MultibandVAE)
+    own = learner.generator.phases(1, 210)
+    got = learner.phases(1, 50)
+    assert [phase.name for phase in got] == [*(DREAMS + phase.name for phase in own), "classifier"]
+    assert [phase.steps for phase in got] == [*(phase.steps for phase in own), 50]
+    learner.enter(1, got[2])
+    assert learner.generator.phase is not None and learner.generator.phase.name == own[2].name == "translator"
+
+
+def test_each_trains_in_its_own_turn() -> None:
+    learner, stream = ready(1)
+    batch = stream[1].train.batch(torch.arange(5))
+    old = weights(learner.old_generator), weights(learner.old_net)
+    for phase in learner.phases(1, 3):
+        learner.enter(1, phase)
+        net, dreams = weights(learner.net), weights(learner.generator)
+        for s in range(3):
+            learner.step(batch, learner.draw(5, generator(s)))
+        assert changed(dreams, learner.generator) == learner.dreaming == (phase.name != "classifier")
+        assert changed(net, learner.net) == (phase.name == "classifier")
+    assert not changed(old[0], learner.old_generator) and not changed(old[1], learner.old_net)
+
+
+def test_the_past_is_dreamt_by_the_old_generator_and_every_task_counts_alike() -> None:
+    learner, stream = ready(2)
+    learner.enter(2, Phase("classifier", 3))
+    batch, noise = stream[2].train.batch(torch.arange(5)), learner.draw(6, generator(4))
+    past = torch.tensor([0, 1] * 3)
+    assert torch.equal(noise["dreams"], learner.old_generator.sample(6, generator(4), tasks=past))
+    losses = learner.loss(batch, noise)
+    with torch.no_grad():
+        current = learner.cross_entropy(learner.net(batch.x), batch)
+        old = learner.old_net(noise["dreams"])
+        replay = imitation_loss(learner.net(noise["dreams"]), old, learner.known, learner.active)
+    torch.testing.assert_close(losses["current"].detach(), current / 3)
+    torch.testing.assert_close(losses["replay"].detach(), replay * 2 / 3)
+
+
+def test_the_old_models_are_copied_once_per_task() -> None:
+    learner, stream = ready(1)
+    before = copy.deepcopy(weights(learner.old_generator))
+    learner.begin_phase(1, learner.phases(1, 3)[-1], stream[1].train, generator(0))  # the classifier's phase
+    assert not changed(before, learner.old_generator)
+    learner.begin_phase(2, learner.phases(2, 3)[0], stream[2].train, generator(0))
+    assert all(torch.equal(v, learner.old_generator.get_parameter(k)) for k, v in learner.generator.named_parameters())
+
+
+@pytest.mark.parametrize("check", [check_resumes, check_saves, check_pure])
+@pytest.mark.parametrize("model", [name for name in GENERATORS if name != DreamReplay.Config().replay_model])
+def test_any_generator_can_feed_replay(
+    model: str, check: Callable[[type[DreamReplay], str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generic suite runs over the default generator; here over the others."""
+
+    @dataclass(frozen=True)
+    class Config(DreamReplay.Config):
+        replay_model: str = model  # type: ignore[assignment]
+
+    other = type("Other", (DreamReplay,), {"name": f"dreams-of-{model}", "Config": Config})
+    monkeypatch.setitem(METHODS, other.name, other)
+    check(other, "class")
+
+
+def test_errors() -> None:
+    for bad in ({"replay_model": "gan"}, {"temperature": 0.0}, {"replay_batch": 0}, {"generator_steps": 0}):
+        with pytest.raises(ConfigError, match="dream-replay"):
+            DreamReplay.Config(**bad)  # type: ignore[arg-type]
+
+
+def test_replay_keeps_what_finetuning_forgets() -> None:
+    stream = split(toy_data(n=60), "class", tasks=2)
+    options = {"steps": 100, "batch_size": 32, "lr": 1e-2, "hidden": (32,), "device": "cpu"}
+    plain = train("finetune", stream, **options)
+    replay = train("dream-replay", stream, replay_model="ebgan", generator_steps=250, generator_lr=3e-3, **options)
+    assert isinstance(replay.learner, DreamReplay) and isinstance(replay.learner.generator, EBGAN)
+    assert float(plain.accuracy[1, 0]) < 0.2
+    assert float(replay.accuracy[1, 0]) > 0.8
