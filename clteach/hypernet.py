@@ -246,12 +246,14 @@ class GramForm(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the backward pass needs."""
         _, dd, dm = output
         ctx.mark_non_differentiable(dd, dm)
         ctx.save_for_backward(*inputs[:5], dd, dm)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of Δ, Σh̃ᵀh̃, Σh̃ᵀE and ΣEᵀE, given that of the value; M* is a constant."""
         delta, m, mm, hh, he, dd, dm = ctx.saved_tensors
         # ∂/∂Δ = 2 (HH Δ + HE M*), HH being symmetric
         by_delta = torch.addmm(hh @ delta, he, m).mul_(2 * grad)
