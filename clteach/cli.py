@@ -212,9 +212,9 @@ def _tensor(matrix: list[list[float | None]]) -> Any:
 def show_lists() -> int:
     """``clteach list``."""
     from clteach.data import NAMES
-    from clteach.experiments import RECIPES
     from clteach.methods import METHODS
     from clteach.presets import PRESETS
+    from clteach.recipes import RECIPES
     from clteach.streams import MAKERS, SCENARIOS
 
     scenarios = {

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from clteach import cli, jobs, learner, options
-from clteach.experiments import RECIPES
 from clteach.learner import Classifier
 from clteach.methods import METHODS
 from clteach.presets import column
+from clteach.recipes import RECIPES
 
 TINY = ("--iters", "3", "--batch", "16", "--hidden", "8", "--jobs", "1", "--device", "cpu")
 

@@ -20,6 +20,7 @@ from clteach.jobs import Job, run_jobs
 from clteach.learner import Classifier
 from clteach.methods import METHODS, register
 from clteach.presets import Row, by
+from clteach.recipes import Recipe, Study
 from clteach.training import Run, train
 
 TINY = Job("finetune", steps=3, batch=16, settings={"hidden": (8,)}, device="cpu")
@@ -413,7 +414,7 @@ def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
 def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"hidden": (8,), "decoder_hidden": (8,), "features": "inputs"}
     rows = {"VAE": Row("vae-finetune", tiny), "Multiband VAE": Row("multiband-vae", tiny)}
-    monkeypatch.setitem(experiments.RECIPES, "own", experiments.Recipe("generators", "split-digits", ("digits",), rows))
+    monkeypatch.setitem(experiments.RECIPES, "own", Recipe("generators", "split-digits", ("digits",), rows))
     monkeypatch.setattr(experiments, "published", lambda *where: {"mean": 23.0, "sem": None, "source": "a paper"})
     path = reproduce("own", tmp_path, seeds=1, iters=2, n_jobs=1)
     record = json.loads(path.read_text())
@@ -431,12 +432,10 @@ def measured(seed: int, steps: int, factor: float = 1.0) -> dict[str, float]:
     return {"first": factor * (seed + 1), "second": float(steps)}
 
 
-def a_study() -> experiments.Study:
+def a_study() -> Study:
     rows = {"plain": {}, "double": {"factor": 2.0}}
     measures = {"second": "steps (1)", "first": "seeds (%)"}
-    return experiments.Study(
-        "a test", measured, rows, measures, steps=7, seeds=3, source="made up", deviations=("odd",)
-    )
+    return Study("a test", measured, rows, measures, steps=7, seeds=3, source="made up", deviations=("odd",))
 
 
 def test_a_study_is_recorded_with_its_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from clteach.checks import quick, same_state, toy_data
 from clteach.errors import ConfigError
-from clteach.experiments import RECIPES, fitting
+from clteach.experiments import fitting
 from clteach.features import EXTRACTORS, register_extractor
 from clteach.learner import Phase, total
 from clteach.methods import METHODS, configure
@@ -24,6 +24,7 @@ from clteach.methods.generative_replay import GenerativeReplay
 from clteach.nets import conv_features, deconv_pixels
 from clteach.presets import chosen, column
 from clteach.pretraining import augmented, pretrain
+from clteach.recipes import RECIPES
 from clteach.seeding import generator, seeded
 from clteach.streams import SCENARIOS, Stream, split
 from clteach.training import load_learner, train
