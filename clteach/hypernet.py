@@ -229,9 +229,11 @@ class Hypernet(nn.Module):
 
 
 class GramForm(torch.autograd.Function):
-    r"""$\langle \Delta\Delta^\top, HH \rangle + 2 \langle \Delta M^{*\top}, HE \rangle + \langle M^* M^{*\top}, EE \rangle$.
+    r"""The drift as inner products of small matrices, with its gradient in closed form.
 
-    With its gradient in closed form: automatic differentiation would go through the large matrices twice as often.
+    $$\langle \Delta\Delta^\top, HH \rangle + 2 \langle \Delta M^{*\top}, HE \rangle + \langle M^* M^{*\top}, EE \rangle$$
+
+    Automatic differentiation would go through the large matrices twice as often.
     """
 
     generate_vmap_rule = True
