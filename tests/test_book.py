@@ -231,6 +231,7 @@ def markdown_to_rest(docstring: str) -> str:
         ("* one\n* two", "* one\n* two"),
         ("so:\n\n$$a_i\n  + *b*$$\n\nThen", "so:\n\n\n.. math:: a_i + *b*\n\n\n\nThen"),
         ("    $$a$$ is", "\n    .. math:: a\n\n     is"),
+        ("so::\n\n    a * b_\n\nthen (B, *c)", "so::\n\n    a * b_\n\nthen (B, \\*c)"),
     ],
 )
 def test_docstrings_in_markdown(markdown: str, rest: str) -> None:

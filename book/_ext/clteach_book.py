@@ -21,6 +21,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TIMES = Path(__file__).parents[1] / "chapter_times.json"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
+# What follows a line that ends with two colons, as far as it is indented, is code.
+CODE_BLOCK = re.compile(r"(?<=::\n)(?:\n|[ ]+\S[^\n]*(?:\n|$))+")
 # What a docstring may hold between plain words: $math$, ``code``, `code`, :role:`target`, **bold**, *emphasis*, bullet.
 INLINE = re.compile(
     r"""\$(?P<math>[^$]+)\$ | (?P<literal>``.+?``|:[\w:]+:`[^`]+`) | `(?P<code>[^`]+)`
@@ -113,13 +115,22 @@ def inline(match: re.Match[str]) -> str:
     return match["literal"] or match["styled"] or f"\\{match['plain']}"
 
 
-def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings are also read in an editor and in notebooks, so they are Markdown with TeX; autodoc wants reST."""
-    pieces = DISPLAY_MATH.split("\n".join(lines))
+def to_rest(markdown: str) -> str:
+    """Markdown with TeX as reStructuredText."""
+    pieces = DISPLAY_MATH.split(markdown)
     text = INLINE.sub(inline, pieces[0])
     for indent, tex, rest in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         text += f"\n{indent}.. math:: {' '.join(tex.split())}\n\n{indent}{INLINE.sub(inline, rest)}"
-    lines[:] = text.split("\n")
+    return text
+
+
+def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are also read in an editor and in notebooks, so they are Markdown with TeX; autodoc wants reST."""
+    markdown, text, end = "\n".join(lines), "", 0
+    for block in CODE_BLOCK.finditer(markdown):
+        text += to_rest(markdown[end : block.start()]) + block[0]
+        end = block.end()
+    lines[:] = (text + to_rest(markdown[end:])).split("\n")
 
 
 def skip_foreign(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
