@@ -138,6 +138,7 @@ def test_class_names_are_those_of_torchvision() -> None:
     assert len(set(_CIFAR100)) == 100 and sorted(_CIFAR100) == _CIFAR100
 
 
+@pytest.mark.mnist
 def test_mnist_itself() -> None:
     if not (data_folder() / "mnist.npz").is_file():
         pytest.skip("mnist.npz is not in the data folder; set CLTEACH_DATA to a folder that holds it")
