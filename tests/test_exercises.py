@@ -15,11 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
+import clteach
 from clteach import exercises as package
 from clteach import results
 from clteach.errors import ConfigError
 from clteach.exercises import Exercise, Mistake, check
-from clteach.exercises.core import BEGIN, END
+from clteach.exercises.core import BEGIN, END, chapters
+from clteach.generation import frechet_distance
+from clteach.learner import frozen_copy
+from clteach.methods.hypernetwork import Hypernetwork
+from clteach.methods.multiband_vae import controlled_forgetting
+from clteach.replay import imitation_loss
 
 ALL = package.exercises()
 SEEDS = (0, 1, 2)
@@ -31,6 +37,7 @@ MUST_HAVE = {
     ("02.kl", "from the wild"),
     ("02.loss", "unchanged"),
     ("03.place", "the old band"),
+    ("04.former_self", "another name"),
     ("05.gates", "activated"),
     ("06.regulariser", "all tasks"),
     ("07.pull_away", "no square"),
@@ -42,15 +49,15 @@ MUST_HAVE = {
 
 def test_list_shows_them_all() -> None:
     table = package.list()
-    assert [*table.index] == [*ALL] and len(ALL) >= 30
+    assert [*table.index] == [*ALL] and len(ALL) >= 40
     assert [*package.list("02").index] == [id for id in ALL if id.startswith("02.")]
     assert set(table["level"]) == {1, 2, 3}
     known = {(id, mistake.name) for id, each in ALL.items() for mistake in each.mistakes}
     assert known >= MUST_HAVE
 
 
-@pytest.mark.parametrize("chapter", ["00", "01", "02"])
-def test_a_finished_chapter_has_four_to_six_and_a_prediction(chapter: str) -> None:
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_chapter_has_four_to_six_and_a_prediction(chapter: str) -> None:
     own = [each for each in ALL.values() if each.chapter == chapter]
     assert 4 <= len(own) <= 6
     assert any(each.name.startswith("predict") for each in own)
@@ -109,6 +116,45 @@ def test_predictions_are_true_of_the_records() -> None:
         means["finetune", "class"] < 25 and 75 < means["finetune", "task"] < means["joint", "task"] - 1
     )  # 00.predict: c
     assert means["ewc", "class"] < 25  # 01.predict: d
+    modes = {cell["row"]: cell["measures"] for cell in results.load("ebgan_modes")["cells"]}
+    for measure, better in (("modes", "GAN"), ("quality", "EBGAN-PT")):  # 07.predict: c
+        assert modes[better][measure]["mean"] == max(modes[name][measure]["mean"] for name in ("GAN", "EBGAN-PT"))
+        assert modes["GAN"]["modes"]["mean"] < 24
+
+
+def test_predictions_are_true_of_the_methods() -> None:
+    rng = torch.Generator().manual_seed(0)
+    # 03.predict: with γ = -1 every target is a real image of the current task
+    latents, candidate_latents = torch.randn(6, 4, generator=rng), torch.randn(3, 4, generator=rng)
+    old, new = torch.zeros(6, 2), torch.ones(3, 2)
+    assert torch.equal(controlled_forgetting(latents, old, candidate_latents, new, -1.0)[0], torch.ones(6, 2))
+    # 04.predict: T² times the loss at a high temperature has the gradient of least squares on centred logits
+    z, v = (torch.randn(1, 5, generator=rng, dtype=torch.float64) for _ in range(2))
+    z.requires_grad_(True)
+    known = torch.ones(1, 5, dtype=torch.bool)
+    for squared, wanted in ((True, (z - z.mean() - v + v.mean()) / 5), (False, torch.zeros_like(z))):
+        loss = imitation_loss(z, v, known, known, temperature=1e4, squared=squared)
+        assert torch.allclose(torch.autograd.grad(loss, z)[0], wanted, atol=1e-3)
+    # 05.predict: what is larger for more tasks is the output layer, bookkeeping, and one Gaussian and one mask per class
+    digits = clteach.load("digits")
+    streams = [clteach.split(digits, "class", classes=[[2 * t, 2 * t + 1] for t in range(n)]) for n in (2, 5)]
+    few, many = (clteach.build("brain-inspired-replay", stream.spec).state_dict() for stream in streams)
+    grown = {key for key in many if key not in few or many[key].shape != few[key].shape}
+    bookkeeping = {"mask", "log_mask", "past_mask", "units", "order"}
+    per_class = {key for key in grown - bookkeeping if "net.5." not in key}
+    assert {key.split(".")[-1] for key in per_class} == {"prior_mean", "prior_logvar", "gates_0", "gates_1"}
+    assert all(many[key].shape[0] == 10 and few[key].shape[0] == 4 for key in per_class)
+    # 06.predict: a step on task 1 without the regulariser moves what the frozen embedding of task 0 is turned into
+    learner = clteach.build("hypernetwork", clteach.split(digits, "task", tasks=2).spec, Hypernetwork.Config(beta=0.0))
+    hypernet = learner.hypernet
+    embedding, weights = hypernet.embeddings[0].detach().clone(), hypernet.weights(0).detach()
+    hypernet.learn(1)
+    hypernet.weights(1).square().sum().backward()
+    with torch.no_grad():
+        for p in (p for p in hypernet.parameters() if p.grad is not None):
+            p.sub_(p.grad, alpha=1e-3)
+    assert torch.equal(hypernet.embeddings[0], embedding)
+    assert (hypernet.weights(0) - weights).abs().max() > 1e-4
 
 
 def test_references_agree_with_the_package() -> None:
@@ -117,6 +163,7 @@ def test_references_agree_with_the_package() -> None:
     from clteach.methods.vae_generators import task_codes
     from clteach.streams import Spec
 
+    rng = torch.Generator().manual_seed(0)
     R = torch.rand(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert ALL["00.average_accuracy"].solution(R) == pytest.approx(metrics.average_accuracy(R))
     assert ALL["00.forgetting"].solution(R) == pytest.approx(metrics.forgetting(R))
@@ -129,6 +176,13 @@ def test_references_agree_with_the_package() -> None:
         for task, seen in ((0, 1), (0, 2), (1, 3), (2, 3)):
             active = spec.active(torch.tensor([task]), seen)[0]
             assert torch.equal(ALL["01.active"].solution(scenario, task, seen, 3), active)
+    real, generated = torch.randn(9, 1, generator=rng), 2 + 3 * torch.randn(7, 1, generator=rng)
+    assert ALL["03.frechet"].solution(real, generated).item() == pytest.approx(
+        frechet_distance(real, generated), rel=1e-4
+    )
+    model = torch.nn.Linear(2, 2)
+    for old in (ALL["04.former_self"].solution(model), frozen_copy(model)):
+        assert not old.training and not any(p.requires_grad for p in old.parameters()) and old is not model
     assert torch.equal(torch.stack([ALL["03.task_code"].solution(t) for t in range(16)]), task_codes(16))
 
 

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.core import Cases, Exercise, Mistake
+from clteach.exercises.core import Cases, Exercise, Mistake, choice
 
 TITLE = "Multiband VAE"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "c"
+    ### END SOLUTION
 
 
 def task_code(task: int) -> Tensor:
@@ -46,6 +53,18 @@ def targets(replayed_z: Tensor, current_z: Tensor, replayed: Tensor, current: Te
     ### END SOLUTION
 
 
+def frechet(real: Tensor, generated: Tensor) -> Tensor:
+    """() Fréchet distance of two sets of features (N, d) and (M, d), as if the features were independent of each other.
+
+    Each set is summed up by the mean μ and the variance σ² of every feature (`var` with its default divisor N - 1).
+    """
+    ### BEGIN SOLUTION
+    mean_gap = real.mean(0) - generated.mean(0)
+    spread_gap = real.std(0) - generated.std(0)
+    return (mean_gap.square() + spread_gap.square()).sum()
+    ### END SOLUTION
+
+
 def _tasks(rng: torch.Generator) -> Cases:
     return {f"task {task}": (task,) for task in (0, 1, 2, 5, 7)}
 
@@ -56,6 +75,19 @@ def _bands(rng: torch.Generator) -> Cases:
         "band 0 of 3": (torch.randn(2, 2, generator=rng), 0, 3),
         "band 1 of 2, ten numbers each": (torch.randn(4, 10, generator=rng), 1, 2),
         "band 2 of 4": (torch.randn(3, 2, generator=rng), 2, 4),
+    }
+
+
+def _clouds(rng: torch.Generator) -> Cases:
+    def case(n: int, m: int, d: int, shift: float, spread: float) -> tuple[Tensor, Tensor]:
+        return torch.randn(n, d, generator=rng), shift + spread * torch.randn(m, d, generator=rng)
+
+    points = torch.tensor([[0.0], [2.0]])
+    return {
+        "the same points": (points, points.clone()),
+        "the same points, moved by 3": (points, points + 3),
+        "same mean, wider": (points, torch.tensor([[-3.0], [5.0]])),
+        "9 real, 7 generated, 4 features": case(9, 7, 4, 0.5, 2.0),
     }
 
 
@@ -76,6 +108,34 @@ def _pairs(rng: torch.Generator) -> Cases:
 
 
 EXERCISES = (
+    choice(
+        "03.predict",
+        "Predict, then run: forget everything",
+        "Controlled forgetting replaces the target of a replayed sample where its similarity to a real image of the "
+        "current task exceeds $\\gamma$. What does Multiband VAE become with $\\gamma = -1$? Guess, check, then "
+        "move the slider of the explorer to the left.",
+        {
+            "a": (
+                "The same as with γ = 1: the cosine of a latent with itself is 1.",
+                "With γ = 1 no similarity exceeds γ, and nothing is replaced. Which similarities exceed −1?",
+            ),
+            "b": (
+                "The hard partition: the bands no longer touch.",
+                "The translator still brings all bands into one space. What is drawn at the place of an old band?",
+            ),
+            "c": ("It forgets: whatever an old band says, the decoder learns to draw the current task.", ""),
+            "d": (
+                "Joint training: real images are better than replayed ones.",
+                "They are real, but of which task? Joint training would still see the old ones.",
+            ),
+            "e": (
+                "It stops learning: the targets are always what the decoder draws already.",
+                "The replayed sample is the target where nothing was similar enough. Is there still such a case?",
+            ),
+        },
+        predict,
+        "A cosine is never below −1, so every old target is replaced by an image of the current task.",
+    ),
     Exercise(
         "03.task_code",
         "A code for every task",
@@ -120,8 +180,8 @@ EXERCISES = (
         2,
         "Notes on latent partitioning put the data of a new task into `z[:, :10]` and decode that. Two things are "
         "wrong: the first ten "
-        "numbers are the *old* band, and the decoder wants all bands. Write it right: hold the other bands at the prior's "
-        "mean, so that the decoder can tell whose band speaks.",
+        "numbers are the *old* band, and the decoder wants all bands. Write it right: hold the other bands at the "
+        "prior's mean, so that the decoder can tell whose band speaks.",
         place,
         _bands,
         (
@@ -206,5 +266,61 @@ EXERCISES = (
             ),
         ),
         "Normalise both, one matrix product gives all similarities (R, C); take maximum and argmaximum over C.",
+    ),
+    Exercise(
+        "03.frechet",
+        "One number for a generator",
+        2,
+        "FID compares two Gaussians: $\\|\\mu_r - \\mu_g\\|^2 + \\mathrm{tr}(\\Sigma_r + \\Sigma_g - 2 (\\Sigma_r "
+        "\\Sigma_g)^{1/2})$. Write it for diagonal covariances, where the trace is a sum over the features: what is "
+        "$\\sigma_r^2 + \\sigma_g^2 - 2 \\sigma_r \\sigma_g$?",
+        frechet,
+        _clouds,
+        (
+            Mistake(
+                "distance not squared",
+                lambda real, generated: (
+                    (real.mean(0) - generated.mean(0)).norm() + (real.std(0) - generated.std(0)).square().sum()
+                ),
+                "The distance of the means enters as its square.",
+            ),
+            Mistake(
+                "variances compared",
+                lambda real, generated: (
+                    (real.mean(0) - generated.mean(0)).square() + (real.var(0) - generated.var(0)).square()
+                ).sum(),
+                "This compares variances, which have the unit of a square already. Compare standard deviations.",
+            ),
+            Mistake(
+                "no root",
+                lambda real, generated: (
+                    (real.mean(0) - generated.mean(0)).square()
+                    + real.var(0)
+                    + generated.var(0)
+                    - 2 * real.var(0) * generated.var(0)
+                ).sum(),
+                "The root is missing in the last term: (σ_r² σ_g²)^½ = σ_r σ_g.",
+            ),
+            Mistake(
+                "means only",
+                lambda real, generated: (real.mean(0) - generated.mean(0)).square().sum(),
+                "Only the means are compared: a generator that always draws the mean image would be perfect.",
+            ),
+            Mistake(
+                "mean over features",
+                lambda real, generated: frechet(real, generated) / real.shape[1],
+                "A mean over the features: norm and trace are sums.",
+            ),
+            Mistake(
+                "divisor N",
+                lambda real, generated: (
+                    (real.mean(0) - generated.mean(0)).square()
+                    + (real.std(0, correction=0) - generated.std(0, correction=0)).square()
+                ).sum(),
+                "The variances have the divisor N here; the default of `var` and `std` is N − 1.",
+            ),
+        ),
+        "For every feature: (difference of the means)² + (difference of the standard deviations)². Then sum.",
+        why="With full covariances it is the same idea, but the root of a matrix product takes the place of σ_r σ_g.",
     ),
 )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
+from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
 TITLE = "Generative replay"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "b"
+    ### END SOLUTION
 
 
 def replay_loss(current: Tensor, replay: Tensor, n: int) -> Tensor:
@@ -22,7 +32,8 @@ def replay_loss(current: Tensor, replay: Tensor, n: int) -> Tensor:
 
 
 def soft_targets(old_logits: Tensor, known: Tensor, T: float) -> Tensor:
-    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets 0."""
+    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets "
+    "0."""
     ### BEGIN SOLUTION
     return F.softmax(old_logits.masked_fill(~known, -torch.inf) / T, 1)
     ### END SOLUTION
@@ -41,6 +52,33 @@ def over_heads(logits: Tensor, old_logits: Tensor, heads: Tensor) -> Tensor:
         losses.append(-(p_old * F.log_softmax(logits[:, head], 1)).sum(1).mean())
     return torch.stack(losses).mean()
     ### END SOLUTION
+
+
+def former_self(model: nn.Module) -> nn.Module:
+    """The model as it is now, to replay from and to label with: it never learns, whatever becomes of `model`.
+
+    It is in evaluation mode. `model` itself goes on learning.
+    """
+    ### BEGIN SOLUTION
+    return copy.deepcopy(model).requires_grad_(False).eval()
+    ### END SOLUTION
+
+
+def _one_step_later(answer: Callable[[nn.Module], nn.Module], model: nn.Module) -> dict[str, object]:
+    """What is to be seen of the old model after the new one has moved."""
+    x = torch.linspace(-1, 1, next(model.parameters()).shape[1])[None]
+    old = answer(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.5)
+    return {
+        "a network of its own": old is not model,
+        "what the old model answers": old(x),
+        "weights of the old model that learn": sum(p.requires_grad for p in old.parameters()),
+        "weights of the new model that learn": sum(p.requires_grad for p in model.parameters()),
+        "the old model is in training mode": old.training,
+        "the new model is in training mode": model.training,
+    }
 
 
 def _losses(rng: torch.Generator) -> Cases:
@@ -73,7 +111,51 @@ def _heads(rng: torch.Generator) -> Cases:
     return {"one past head": case(4, 3, 1), "two past heads": case(5, 3, 2), "four past heads": case(8, 5, 4)}
 
 
+def _models(rng: torch.Generator) -> Cases:
+    def weights(*shape: int) -> nn.Parameter:
+        return nn.Parameter(torch.randn(*shape, generator=rng))
+
+    linear, deep = nn.Linear(3, 2), nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    for layer in (linear, deep[0], deep[2]):
+        layer.weight, layer.bias = weights(*layer.weight.shape), weights(*layer.bias.shape)
+    return {
+        "one layer": (linear,),
+        "two layers": (deep,),
+    }
+
+
 EXERCISES = (
+    choice(
+        "04.predict",
+        "Predict, then run: a very high temperature",
+        "Soft targets have a temperature $T$, and their loss is multiplied by $T^2$. Make $T$ very large: the "
+        "targets become almost the same for every class. What does the new model still learn from a dream? Guess, "
+        "check, then try `temperature=100` in the experiment on hard and soft targets.",
+        {
+            "a": (
+                "Nothing: uniform targets say nothing about the class.",
+                "*Almost* uniform: the small differences are of order 1/T, and so is each gradient. What does T² do "
+                "to them?",
+            ),
+            "b": ("To have the old model's logits, up to one constant for all classes.", ""),
+            "c": (
+                "The old model's first choice, as with hard targets.",
+                "That is the other end, T → 0, where the largest logit takes all.",
+            ),
+            "d": (
+                "It diverges: T² grows without bound.",
+                "The gradient of the cross-entropy shrinks like 1/T², once for the targets and once for the chain "
+                "rule.",
+            ),
+            "e": (
+                "The probabilities of the old model at T = 1: the temperatures on both sides cancel.",
+                "Both sides are softened, but the softmax is not linear: the match at T is another one than at 1.",
+            ),
+        },
+        predict,
+        "With T² the gradient tends to the difference of the two centred logits, divided by the number of classes: "
+        "distillation becomes least squares on logits. Without T² it tends to zero.",
+    ),
     Exercise(
         "04.replay_loss",
         "One share for every task",
@@ -191,5 +273,51 @@ EXERCISES = (
         ),
         "Loop over the heads: logits[:, head] has that head's units only.",
         observe=value_and_gradient,
+    ),
+    Exercise(
+        "04.former_self",
+        "Bug hunt: the old model that learned along",
+        2,
+        "Before a new task, a colleague keeps the old model with `old = model`. Training runs, nothing crashes, and "
+        "the past is forgotten. Write what was meant.",
+        former_self,
+        _models,
+        (
+            Mistake(
+                "another name",
+                lambda model: model,
+                "`old = model` gives the same network a second name. It learns along, and labels its dreams by what "
+                "it believes now.",
+            ),
+            Mistake(
+                "shallow copy",
+                lambda model: copy.copy(model).requires_grad_(True),
+                "A shallow copy is a new object with the *same* weights in it. Copy the weights too.",
+            ),
+            Mistake(
+                "still learns",
+                lambda model: copy.deepcopy(model).eval(),
+                "A copy, but its weights still ask for gradients: an optimiser could move it, and every backward "
+                "pass pays for it.",
+            ),
+            Mistake(
+                "the new one frozen too",
+                lambda model: copy.deepcopy(model.requires_grad_(False)).eval(),
+                "The new model does not learn any more either. Freeze the copy, not the original.",
+            ),
+            Mistake(
+                "training mode",
+                lambda model: copy.deepcopy(model).requires_grad_(False),
+                "The copy is still in training mode: dropout would drop, batch norm would go on counting.",
+            ),
+            Mistake(
+                "the new one in evaluation mode",
+                lambda model: copy.deepcopy(model.eval()).requires_grad_(False),
+                "The new model was put into evaluation mode too, though it goes on learning. Copy first, then .eval().",
+            ),
+        ),
+        "Three things: a deep copy, no gradients for the copy, and its evaluation mode.",
+        why="The package's `frozen_copy` does this once, and `refresh` copies the weights into it before every task.",
+        observe=_one_step_later,
     ),
 )

@@ -7,9 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
+from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
 TITLE = "Brain-inspired replay"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "d"
+    ### END SOLUTION
 
 
 def gates(u: Tensor, share: float) -> Tensor:
@@ -104,6 +111,35 @@ def _estimates(rng: torch.Generator) -> Cases:
 
 
 EXERCISES = (
+    choice(
+        "05.predict",
+        "Predict, then run: a hundred tasks",
+        "Brain-inspired replay has learned five tasks of two classes; now let it be a hundred tasks. What of it "
+        "grows with the number of tasks, apart from the output layer? Guess, check, then compare `sum(b.numel() for "
+        "b in learner.state_dict().values())` for two streams.",
+        {
+            "a": (
+                "The number of samples it replays in each step.",
+                "Every step replays one batch, whatever the number of tasks; only their share in the loss changes.",
+            ),
+            "b": (
+                "The number of generators it keeps.",
+                "There is one generator. Before each task a frozen copy of it is made, in the place of the copy "
+                "before.",
+            ),
+            "c": (
+                "The number of samples it stores.",
+                "It stores no sample at all. That is what the generator is for.",
+            ),
+            "d": ("Only what it keeps for each class: a Gaussian of the prior, and masks for the decoder's units.", ""),
+            "e": (
+                "Nothing at all.",
+                "Nearly nothing. But which of the five changes has something for every single class?",
+            ),
+        },
+        predict,
+        "A mean and a width for each latent dimension, and one bit for each hidden unit of the decoder, per class.",
+    ),
     Exercise(
         "05.gates",
         "Bug hunt: on or off?",

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
+from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
 TITLE = "Hypernetworks"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "b"
+    ### END SOLUTION
 
 
 def regulariser(
@@ -112,6 +119,40 @@ def _entropy(logits: Tensor) -> Tensor:
 
 
 EXERCISES = (
+    choice(
+        "06.predict",
+        "Predict, then run: frozen embeddings",
+        "The embedding of a past task is frozen: the hypernetwork is asked for its weights with exactly the same "
+        "input as before. Now train a new task without the regulariser, $\\beta = 0$. What becomes of the old "
+        "task's accuracy? Guess, check, then train with `beta=0`.",
+        {
+            "a": (
+                "It stays: the same input gives the same weights.",
+                "The same input, but not the same function: which parameters does the new task move?",
+            ),
+            "b": (
+                "It falls: the hypernetwork itself is changed by the new task, and with it what it makes of the old "
+                "input.",
+                "",
+            ),
+            "c": (
+                "It stays, since every task has an embedding of its own and only that one is learned.",
+                "The embedding is learned *together* with the hypernetwork's own weights.",
+            ),
+            "d": (
+                "It rises: the old task profits from the new one.",
+                "Nothing here asks for that. What holds the generated weights of the old task in place?",
+            ),
+            "e": (
+                "It falls in Class-IL only, as with the regularisers of chapter 1.",
+                "Those fail there because tasks compete. Here the old network itself has changed: does it matter who "
+                "competes?",
+            ),
+        },
+        predict,
+        "Forgetting has moved up by one floor, from the network to the hypernetwork. The regulariser fights it "
+        "there, with one point per task to hold instead of a data set.",
+    ),
     Exercise(
         "06.compression",
         "How small is it?",

@@ -8,9 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.core import Cases, Exercise, Mistake, value_and_gradient
+from clteach.exercises.core import Cases, Exercise, Mistake, choice, value_and_gradient
 
 TITLE = "Energy-based GAN"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "c"
+    ### END SOLUTION
 
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -45,7 +52,8 @@ def pull_away(S: Tensor) -> Tensor:
 
 
 def value(p_data: Tensor, p_g: Tensor, m: float) -> float:
-    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) sum to 1."""
+    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) "
+    "sum to 1."""
     ### BEGIN SOLUTION
     D = m * (p_data < p_g)
     return float((p_data * D + p_g * F.relu(m - D)).sum())
@@ -115,6 +123,35 @@ def _cosines(S: Tensor) -> Tensor:
 
 
 EXERCISES = (
+    choice(
+        "07.predict",
+        "Predict, then look: 25 hills",
+        "25 Gaussians in a 5 × 5 grid, a small GAN and a small EBGAN with the pull-away term, each with the "
+        "learning rate that suited it. What does the recorded comparison of this package say? Guess, check, then "
+        "look at the recorded results.",
+        {
+            "a": (
+                "EBGAN-PT covers more modes, and a larger share of its samples is close to one.",
+                "That is what the paper's idea promises, and one half of it is so. Which one?",
+            ),
+            "b": (
+                "The GAN is better in both.",
+                "One half is so. An auto-encoder pulls what it is given towards what it knows: which half does that "
+                "help?",
+            ),
+            "c": ("The GAN covers more modes, but a smaller share of its samples is close to one.", ""),
+            "d": (
+                "Both cover all 25 modes; they differ in the share of good samples.",
+                "Neither of the two is that good with networks this small.",
+            ),
+            "e": (
+                "Both are good only on some modes: one collapses onto a handful.",
+                "Collapse onto a handful is what the pull-away term is for, and here neither falls that low.",
+            ),
+        },
+        predict,
+        "Two measures, two winners. A comparison that shows only one of them is not wrong, and misleads all the same.",
+    ),
     Exercise(
         "07.energy",
         "What an auto-encoder cannot draw",

@@ -32,6 +32,7 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOLUTION = re.compile(rf"^([ ]*){BEGIN}\n(.*?)^[ ]*{END}\n", re.MULTILINE | re.DOTALL)
 # What starting code may use; an exercise imports what its solution uses.
 IMPORTS = {
+    "copy": "import copy",
     "math": "import math",
     "torch": "import torch",
     "Callable": "from collections.abc import Callable",
