@@ -220,10 +220,10 @@ _CIFAR: dict[str, Any] = {"extractor": "conv", "weights": "cifar100-first20.safe
 
 RECIPES |= {
     "bir-split-mnist": Recipe(
-        "brain-inspired replay beside generative replay on split MNIST",
+        "brain-inspired replay on split MNIST; the methods it is compared with are in split-mnist",
         "split-mnist",
         ("2022", "2020"),
-        {name: presets.ROWS[name] for name in ("None", "DGR", "BI-R", "Joint")},
+        {"BI-R": presets.ROWS["BI-R"]},
         paper_seeds=20,
     ),
     "bir-replay-number": Recipe(
