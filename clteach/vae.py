@@ -62,6 +62,23 @@ def reparameterise(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
     return mean + torch.exp(0.5 * logvar) * eps
 
 
+def binary_sample(logits: Tensor, noise: Tensor, temperature: Tensor, hard_below: float = 0.1) -> Tensor:
+    """Bits in [-1, 1], (B, b), from a Gumbel-softmax over two classes (Jang et al. 2017, Maddison et al. 2017).
+
+    What `reparameterise` is for a Gaussian this is for a latent of bits: a differentiable function of its parameters.
+
+    Args:
+        logits: (B, b) log-odds of +1.
+        noise: (B, b) from Logistic(0, 1), the difference of two Gumbel variables.
+        temperature: () τ > 0.
+        hard_below: below this temperature the bits are exactly ±1, with the gradient of the soft ones (straight-through).
+    """
+    # b = 2 σ((l + g) / τ) - 1
+    soft = 2 * torch.sigmoid((logits + noise) / temperature) - 1
+    hard = torch.where(soft > 0, 1.0, -1.0)
+    return torch.where(temperature < hard_below, hard + (soft - soft.detach()), soft)
+
+
 def kl_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
     """(B,) KL divergence of N(μ, diag σ²) from the prior N(0, I), in nats; ≥ 0, and 0 only at μ = 0, σ = 1."""
     # KL = ½ Σ_j (μ_j² + σ_j² - 1 - log σ_j²)
