@@ -1,4 +1,4 @@
-r"""The variational auto-encoder (Kingma & Welling 2014), on which four rooms stand.
+r"""The variational auto-encoder (Kingma & Welling 2014), the generator in most of the rooms.
 
 A latent z is drawn from the prior p(z) = N(0, I) and decoded to p(x|z); the encoder q(z|x) = N(μ(x), diag σ²(x)) is
 trained with the decoder to maximise the evidence lower bound (ELBO)

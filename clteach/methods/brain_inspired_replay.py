@@ -6,15 +6,17 @@ the images are. The brain also replays, and it differs in five ways:
 1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden
    layers, which therefore learn to classify and to describe. One network, one loss:
    $\mathcal{L} = \mathcal{L}_{\text{class}} + \mathcal{L}_{\text{reconstruction}} + \mathcal{L}_{\text{KL}}$.
-2. **Conditional replay** (`conditional`). It can choose what to dream of: the prior has one Gaussian per class,
-   $p(z|c) = \mathcal{N}(\mu_c, \mathrm{diag}\,\sigma_c^2)$, learned with everything else; see `clteach.context_vae`.
+2. **Conditional replay** (`conditional`). It can choose what to dream of: the prior has one Gaussian per class, learned with
+   everything else, $p(z) = \sum_c p_c\, \mathcal{N}(z; \mu_c, \sigma_c^2)$.
 3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
-   class, or in Domain-IL, where all tasks share their classes, for every task; see there too.
+   class: $h = g \odot \mathrm{ReLU}(W h' + b)$ with $g = \sum_c p_c\, m_c$, $m_c \in \{0, 1\}^n$ fixed. In Domain-IL, where
+   all tasks share their classes, the context is the task.
 4. **Internal replay** (`extractor`, `internal`). What is dreamed is not an image but what a frozen feature extractor would
    say of it.
 5. **Distillation** (`targets`): dreams are labelled with the old model's probabilities p, not with its choice.
 
-Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. Classes to
+Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. The VAE with
+prior (2) and gates (3) is in `clteach.context_vae`; this file is about how classifier and dreams work together. Classes to
 replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL the class
 drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number is that of
 `generative-replay`.

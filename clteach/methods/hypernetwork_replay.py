@@ -213,7 +213,7 @@ class HypernetworkR(ReplayModel, Classifier):
         """HNET+R's settings."""
 
         temperature: float = 2.0
-        """softmax temperature of the soft targets"""
+        """softmax temperature T > 0 of the soft targets"""
 
         def __post_init__(self) -> None:
             super().__post_init__()

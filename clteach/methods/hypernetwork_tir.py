@@ -1,14 +1,15 @@
 r"""Task inference from replayed data: HNET+TIR (von Oswald et al. 2020).
 
 A hypernetwork remembers every task's network, but must be told which one to generate. So a second network learns to tell
-the tasks apart. While task T is learned it sees real images of T and samples of all past tasks from the replay model of
-`clteach.methods.hypernetwork_replay`. Their tasks are known, as each sample's embedding was chosen, so no old model needs
-to label them:
+the tasks seen so far apart, from real images of the current task T and samples $\tilde x_t$ of all past tasks t, which the
+replay model of `clteach.methods.hypernetwork_replay` makes. The samples' tasks are known, as each one's embedding was
+chosen, so no old model needs to label them:
 
 $$\mathcal{L}_{\text{TI}} = -\tfrac12 \log p(T \mid x) - \tfrac12 \log p(t \mid \tilde x_t), \qquad t < T.$$
 
 For an image of unknown task it picks the embedding, $\hat t = \arg\max_t p(t \mid x)$, and the hypernetwork generates
-that task's network. The task has three phases: the hypernetwork of the targets learns, then the replay model, then this.
+that task's network. Every task has three phases, in which one learns after the other: the hypernetwork, the replay model
+and, from the second task on, the classifier of tasks.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class HypernetworkTIR(ReplayModel, Hypernetwork):
         replayed = self.replayed(noise)
         logits = self.task_net(torch.cat([batch.x, replayed.x]))[:, : self.t + 1]  # the tasks seen compete
         now, past = logits.split([len(batch.x), len(replayed.x)])
-        # L = ½ L_current + ½ L_replay, with the task as the label
+        # L_TI = -½ log p(T|x) - ½ log p(t|x̃_t)
         return {
             "current": 0.5 * F.cross_entropy(now, batch.task),
             "replay": 0.5 * F.cross_entropy(past, replayed.task),

@@ -252,6 +252,7 @@ class MultibandVAE(VAELearner):
         mean, logvar, bits = self.encode(batch.x)
         z, b = reparameterise(mean, logvar, noise["eps"]), binary_sample(bits, noise["g"], noise["temperature"])
         logits = self.local_decoder(z, b, batch.task)
+        # L_local = -log p(x|z, b, t) + KL(q(z|x) ‖ N(0, I))
         return {
             "reconstruction": bernoulli_nll(logits, batch.x).mean(),
             "kl": kl_standard_normal(mean, logvar).mean(),
@@ -272,7 +273,7 @@ class MultibandVAE(VAELearner):
                 here = torch.full((len(self.real_x),), self.t, device=batch.x.device)
                 real = self.decoder.translate(self.real_z, self.real_b, here)
                 dreams, _ = controlled_forgetting(latents[n:], dreams, real, self.real_x, self.cfg.gamma)
-        # -log p(x | f(z, b, t)) - log p(x̃ | f(z̃, b̃, t')), every image counts alike
+        # L_global = -log p(x | f(z, b, t)) - log p(x̃ | f(z̃, b̃, t')), every image counts alike
         nll = bernoulli_nll(self.decoder.decode(latents), torch.cat([batch.x, dreams])) / (n + r)
         return {"current": nll[:n].sum(), "replay": nll[n:].sum()}
 
