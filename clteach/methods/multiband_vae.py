@@ -183,8 +183,8 @@ class MultibandVAE(VAELearner):
     def enter(self, t: int, phase: Phase) -> None:
         super().enter(t, phase)
         # Adam passes over a parameter without a gradient.
-        for network in (self.encoder, self.local_decoder, self.decoder):
-            network.requires_grad_(False)
+        for frozen in (self.encoder, self.local_decoder, self.decoder):
+            frozen.requires_grad_(False)
         learning: dict[str, list[nn.Module]] = {
             "local-encoder": [self.encoder],
             "translator": self.decoder.translator(),
