@@ -11,6 +11,7 @@ A saved learner contains the extractor's weights, so whoever loads it needs the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,3 +67,11 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
     if (found := module(torch.zeros(1, *shape)).shape)[0] != 1 or len(found) != 2:
         raise ConfigError(f"the extractor {name!r} makes {tuple(found)} of (1, *{tuple(shape)}); expected (1, n).")
     return module
+
+
+def fingerprint(extractor: nn.Module) -> str:
+    """16 hexadecimal digits that tell an extractor's weights from any others."""
+    digest = hashlib.sha256()
+    for value in extractor.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

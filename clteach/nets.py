@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,6 +52,11 @@ def gated(net: nn.Sequential, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
             # h = g ⊙ ReLU(W h + b)
             x = x * next(remaining)
     return x
+
+
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """Whole numbers (...) in 0..n-1 -> zeros and ones (..., n), float32; nothing is checked, so a GPU need not wait."""
+    return (index[..., None] == torch.arange(n, device=index.device)).float()
 
 
 def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 128, 256)) -> nn.Sequential:

@@ -56,7 +56,7 @@ def imitation_loss(
 
 
 def room(n: int, shape: Sequence[int]) -> Tensor:
-    """(n, *shape) zeros, room for n inputs: bytes for images (C, H, W), float32 for vectors."""
+    """(n, *shape) zeros, room for n inputs: bytes for images (C, H, W), a quarter of the memory, float32 for vectors."""
     return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
 
 

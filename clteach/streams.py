@@ -74,16 +74,20 @@ class Spec:
         """
         return self.active_table(seen).to(task.device)[task]
 
+    def unit_table(self) -> Tensor:
+        """(n_tasks, n_out) bool: row i holds the output units that the labels of task i use."""
+        table = torch.zeros(self.n_tasks, self.n_out, dtype=torch.bool)
+        for task, units in enumerate(self.units):
+            table[task, list(units)] = True
+        return table
+
     def active_table(self, seen: int) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the active units of a sample of task i."""
-        table = torch.zeros(self.n_tasks, self.n_out, dtype=torch.bool)
-        for task in range(self.n_tasks):
-            if self.scenario == "class":
-                known = self.units if self.active_units == "all" else self.units[:seen]
-                table[task, [unit for units in known for unit in units]] = True
-            else:
-                table[task, list(self.units[task])] = True
-        return table
+        table = self.unit_table()
+        if self.scenario != "class":
+            return table
+        known = table if self.active_units == "all" else table[:seen]
+        return known.any(0, keepdim=True).repeat(self.n_tasks, 1)
 
     def replay_masks(self, seen: int) -> Tensor:
         """(H, n_out) bool, the units that replayed data competes over: one row per past head in Task-IL, else one row.

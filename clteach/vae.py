@@ -1,4 +1,4 @@
-r"""The variational auto-encoder (Kingma & Welling 2014), on which four rooms stand.
+r"""The variational auto-encoder (Kingma & Welling 2014), the generator in most of the rooms.
 
 A latent z is drawn from the prior p(z) = N(0, I) and decoded to p(x|z); the encoder q(z|x) = N(μ(x), diag σ²(x)) is
 trained with the decoder to maximise the evidence lower bound (ELBO)
@@ -60,6 +60,23 @@ def reparameterise(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
     """A sample of N(μ, σ²) as a differentiable function of μ and σ: noise eps (B, z) ~ N(0, I) -> z (B, z)."""
     # z = μ + σ ε,  σ = exp(½ log σ²)
     return mean + torch.exp(0.5 * logvar) * eps
+
+
+def binary_sample(logits: Tensor, noise: Tensor, temperature: Tensor, hard_below: float = 0.1) -> Tensor:
+    """Bits in [-1, 1], (B, b), from a Gumbel-softmax over two classes (Jang et al. 2017, Maddison et al. 2017).
+
+    What `reparameterise` is for a Gaussian this is for a latent of bits: a differentiable function of its parameters.
+
+    Args:
+        logits: (B, b) log-odds of +1.
+        noise: (B, b) from Logistic(0, 1), the difference of two Gumbel variables.
+        temperature: () τ > 0.
+        hard_below: below this temperature the bits are exactly ±1, with the gradient of the soft ones (straight-through).
+    """
+    # b = 2 σ((l + g) / τ) - 1
+    soft = 2 * torch.sigmoid((logits + noise) / temperature) - 1
+    hard = torch.where(soft > 0, 1.0, -1.0)
+    return torch.where(temperature < hard_below, hard + (soft - soft.detach()), soft)
 
 
 def kl_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:

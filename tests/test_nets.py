@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.nets import conv_net, mlp, resnet32
+from clteach.nets import conv_net, mlp, one_hot, resnet32
 from clteach.seeding import seeded
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (0,)])
+def test_one_hot(shape: tuple[int, ...]) -> None:
+    index = torch.arange(torch.Size(shape).numel()).view(shape) % 4
+    assert torch.equal(one_hot(index, 4), F.one_hot(index, 4).float())
 
 
 def test_sizes() -> None:

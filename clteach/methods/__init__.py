@@ -15,7 +15,8 @@ from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
-from clteach.methods.hypernetwork_replay import HypernetworkR, HypernetworkTIR
+from clteach.methods.hypernetwork_replay import HypernetworkR
+from clteach.methods.hypernetwork_tir import HypernetworkTIR
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.multiband_vae import MultibandVAE

@@ -6,10 +6,8 @@ the images are. The brain also replays, and it differs in five ways:
 1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden
    layers, which therefore learn to classify and to describe. One network, one loss:
    $\mathcal{L} = \mathcal{L}_{\text{class}} + \mathcal{L}_{\text{reconstruction}} + \mathcal{L}_{\text{KL}}$.
-2. **Conditional replay** (`conditional`). It can choose what to dream of. The prior has one Gaussian per class, learned with
-   everything else, $p(z|c) = \mathcal{N}(\mu_c, \mathrm{diag}\,\sigma_c^2)$. The KL term has no closed form any more once a
-   label is soft, so it is estimated with the one z that is drawn anyway:
-   $\log q(z|x) - \log \sum_c p_c\, \mathcal{N}(z; \mu_c, \sigma_c^2)$.
+2. **Conditional replay** (`conditional`). It can choose what to dream of: the prior has one Gaussian per class, learned with
+   everything else, $p(z) = \sum_c p_c\, \mathcal{N}(z; \mu_c, \sigma_c^2)$.
 3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
    class: $h = g \odot \mathrm{ReLU}(W h' + b)$ with $g = \sum_c p_c\, m_c$, $m_c \in \{0, 1\}^n$ fixed. In Domain-IL, where
    all tasks share their classes, the context is the task.
@@ -17,7 +15,8 @@ the images are. The brain also replays, and it differs in five ways:
    say of it.
 5. **Distillation** (`targets`): dreams are labelled with the old model's probabilities p, not with its choice.
 
-Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. Classes to
+Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. The VAE with
+prior (2) and gates (3) is in `clteach.context_vae`; this file is about how classifier and dreams work together. Classes to
 replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL the class
 drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number is that of
 `generative-replay`.
@@ -28,9 +27,7 @@ the head is drawn for each sample, not the same number of samples for each head;
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,96 +35,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clteach.context_vae import ContextVAE
 from clteach.errors import ConfigError
-from clteach.features import make_extractor
+from clteach.features import fingerprint, make_extractor
 from clteach.learner import Losses, Noise, Phase, adam
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.si import SI
-from clteach.nets import deconv_pixels, gated, mlp
+from clteach.nets import deconv_pixels, mlp, one_hot
 from clteach.replay import imitation_loss
 from clteach.seeding import derive
 from clteach.streams import Batch, Data, Spec
-from clteach.vae import VAE, bernoulli_nll, kl_standard_normal, reparameterise
-
-
-class ContextVAE(VAE):
-    """A VAE whose prior is one Gaussian per class and whose decoder is gated by a context (each of the two if asked for).
-
-    Args:
-        shape: shape of what it reads and writes.
-        hidden: as in `VAE`.
-        z: latent dimensions.
-        classes: number of Gaussians in the prior; 0: the standard normal.
-        contexts: number of masks.
-        gating: probability X that a mask switches a hidden unit of the decoder off; 0: no masks.
-        features: does it write features, any numbers, instead of pixels in [0, 1]?
-    """
-
-    prior_mean: nn.Parameter  # (classes, z)
-    prior_logvar: nn.Parameter  # (classes, z)
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        hidden: Sequence[int],
-        z: int,
-        classes: int = 0,
-        contexts: int = 0,
-        gating: float = 0.0,
-        features: bool = False,
-    ) -> None:
-        super().__init__(shape, hidden, z)
-        self.conditional, self.features = classes > 0, features
-        if self.conditional:  # μ_c and log σ_c² start as draws from N(0, 1): the classes start apart
-            self.prior_mean = nn.Parameter(torch.randn(classes, z))
-            self.prior_logvar = nn.Parameter(torch.randn(classes, z))
-        self.gates = [f"gates_{layer}" for layer in range(len(hidden))] if gating > 0 else []
-        for name, units in zip(self.gates, reversed(hidden), strict=False):
-            # m_c,j = 0 with probability X. A buffer: a reloaded model must not have other gates.
-            self.register_buffer(name, (torch.rand(contexts, units) >= gating).float())
-
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Latents (B, z) in contexts (B, contexts), rows of probabilities -> logits of pixels, or features, (B, P)."""
-        if not self.gates:
-            return self.decoder(z)
-        assert context is not None
-        # g = Σ_c p_c m_c
-        return gated(self.decoder, z, [context @ self.get_buffer(name) for name in self.gates])
-
-    def latent(self, eps: Tensor, label: Tensor) -> Tensor:
-        """Noise (B, z) from N(0, I) -> latents (B, z) from the prior, of the classes in label (B, classes), one-hot."""
-        if not self.conditional:
-            return eps
-        # z = μ_c + σ_c ε
-        return reparameterise(label @ self.prior_mean, label @ self.prior_logvar, eps)
-
-    def dream(self, eps: Tensor, label: Tensor, context: Tensor) -> Tensor:
-        """Noise (B, z) -> images (B, *shape) in [0, 1], or features (B, P), of these classes in these contexts."""
-        decoded = self.decode(self.latent(eps, label), context)
-        return decoded if self.features else decoded.sigmoid().view(-1, *self.shape)
-
-    def log_prior(self, z: Tensor, label: Tensor) -> Tensor:
-        """(B,) log p(z) + ½ J log 2π of latents z (B, J) under the Gaussians weighted by label (B, classes), in nats."""
-        # Σ_j (z_j - μ_cj)² / σ_cj², multiplied out into two matrix products: there is no (B, classes, J) tensor
-        precision = torch.exp(-self.prior_logvar)  # (classes, J)
-        scaled_mean = self.prior_mean * precision
-        distance = z.square() @ precision.T - 2 * z @ scaled_mean.T + (self.prior_mean * scaled_mean).sum(1)
-        # log N(z; μ_c, σ_c²) = -½ Σ_j [(z_j - μ_cj)² / σ_cj² + log σ_cj² + log 2π]
-        log_normal = -0.5 * (distance + self.prior_logvar.sum(1))  # (B, classes)
-        # log p(z) = log Σ_c p_c N(z; μ_c, σ_c²)
-        return torch.logsumexp(label.log() + log_normal, 1)
-
-    def kl(self, mean: Tensor, logvar: Tensor, z: Tensor, eps: Tensor, label: Tensor) -> Tensor:
-        """(B,) KL(q(z|x) ‖ p(z)) in nats; with the mixture estimated from the one z = μ + σ eps, so it may be negative."""
-        if not self.conditional:
-            return kl_standard_normal(mean, logvar)
-        # log q(z|x) = -½ Σ_j [ε_j² + log σ_j² + log 2π], as (z - μ) / σ = ε; log 2π is in both terms and cancels
-        log_q = -0.5 * (eps.square() + logvar).sum(1)
-        return log_q - self.log_prior(z, label)
-
-    def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """(B,) -log p(x|z) of images (B, *shape), or ½ Σ (x̂ - x)² of features, a Gaussian with variance 1."""
-        return 0.5 * (decoded - x).square().sum(1) if self.features else bernoulli_nll(decoded, x)
+from clteach.vae import reparameterise
 
 
 class BrainInspiredReplay(GenerativeReplay):
@@ -179,12 +97,11 @@ class BrainInspiredReplay(GenerativeReplay):
         super().__init__(spec, cfg, seed)
         if self.cfg.feedback:  # one network, one optimiser
             self.opts = {"network": adam([*self.net.parameters(), *self.vae.parameters()], self.cfg.lr)}
-        units = torch.zeros(spec.n_tasks, spec.n_out, dtype=torch.bool)
-        for t, row in enumerate(spec.units):
-            units[t, list(row)] = True
-        self.register_buffer("units", units)
+        self.register_buffer("units", spec.unit_table())
         self.register_buffer("order", torch.tensor(list(dict.fromkeys(unit for row in spec.units for unit in row))))
-        self.chooses = self.cfg.conditional or self.cfg.gating > 0  # does it matter which class is drawn?
+        # Does a dream depend on the task drawn, or on the class?
+        self.by_task = self.cfg.gating > 0 and spec.scenario == "domain"
+        self.by_class = self.cfg.conditional or (self.cfg.gating > 0 and not self.by_task)
 
     def make_net(self) -> nn.Sequential:
         cfg, shape = self.cfg, self.spec.shape
@@ -215,10 +132,8 @@ class BrainInspiredReplay(GenerativeReplay):
         super().begin_phase(t, phase, data, rng)  # keeps the old models
         if self.cfg.reinit and t > 0:
             fresh = type(self)(self.spec, self.cfg, derive(self.seed, "reinit", t))
-            pairs = ((self.net, fresh.net), (self.vae, fresh.vae))
-            with torch.no_grad():
-                for p, q in ((p, q) for a, b in pairs for p, q in zip(a.parameters(), b.parameters(), strict=True)):
-                    p.copy_(q)
+            for network, new in ((self.net, fresh.net), (self.vae, fresh.vae)):
+                network.load_state_dict(dict(new.named_parameters()), strict=False)  # the gates, being buffers, stay
             for opt in self.opts.values():
                 opt.state.clear()
 
@@ -235,11 +150,8 @@ class BrainInspiredReplay(GenerativeReplay):
 
     def read(self, x: Tensor) -> Tensor:
         """Images (B, *shape) -> what the network reads: the extractor's features (B, n), or the images themselves."""
-        if self.extractor is None:
-            return x
         with torch.no_grad():
-            features: Tensor = self.extractor(x)
-        return features
+            return x if self.extractor is None else self.extractor(x)
 
     def context(self, label: Tensor, task: Tensor) -> Tensor:
         """(B, contexts) probabilities of the decoder's contexts: those of the classes, or in Domain-IL the task."""
@@ -260,10 +172,10 @@ class BrainInspiredReplay(GenerativeReplay):
             dreamed = self.old_vae.dream(noise["z"], meant, self.context(meant, noise["task"]))
             dreamed_read = dreamed if self.replays_features else self.read(dreamed)
             old_logits = self.old_net(dreamed_read)
-            # Not what was meant, but what the old model takes it for.
+            # The label is not what was meant, but what the old model takes it for.
             old_label = self.label(old_logits, noise["class"])
             old_context = self.context(old_label, noise["task"])
-        # Real and replayed samples go through the network together.
+        # Real and replayed samples go through the network together: one large matrix product instead of two.
         read = torch.cat([read, dreamed_read])
         target = torch.cat([target, dreamed]) if self.paints else read
         label, context = torch.cat([label, old_label]), torch.cat([context, old_context])
@@ -279,7 +191,7 @@ class BrainInspiredReplay(GenerativeReplay):
         }
 
     def both(self, read: Tensor, target: Tensor, label: Tensor, context: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass of classifier and VAE.
+        """One pass of classifier and VAE, with feedback through the same hidden layers.
 
         Args:
             read: (B, ...) what the network reads.
@@ -289,22 +201,22 @@ class BrainInspiredReplay(GenerativeReplay):
             eps: (B, z) noise from N(0, I).
 
         Returns:
-            logits (B, n_out), and the negative ELBO (B,) with its KL divided by the number of pixels and its
-            reconstruction term by the number of values reconstructed.
+            logits (B, n_out), and (B,) the negative ELBO, each of its terms per value in nats.
         """
         if self.cfg.feedback:
-            hidden = self.net[:-1](read)  # the layers that classifier and encoder share
+            hidden = self.net[:-1](read)  # (B, units), of the last layer that classifier and encoder share
             logits, (mean, logvar) = self.net[-1](hidden), self.vae.encode(hidden)
         else:
             logits, (mean, logvar) = self.net(read), self.vae.encode(read)
         z = reparameterise(mean, logvar, eps)
         decoded = self.vae.decode(z, context)
         pixels = math.prod(self.spec.shape)
+        # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
         nll = self.vae.nll(decoded, target) * (pixels / decoded.shape[1])
         return logits, (nll + self.vae.kl(mean, logvar, z, eps, label)) / pixels
 
     def heads(self, meant: Tensor) -> Tensor:
-        """(R, n_out) bool, or (1, n_out) for all alike: the past units that replayed samples of classes (R,) are of."""
+        """(R, n_out) bool, the units of the head that replayed samples of classes (R,) belong to; (1, n_out): all alike."""
         if self.spec.scenario == "task":
             return self.units[self.units[:, meant].float().argmax(0)]
         return self.units[: self.t].any(0, keepdim=True)
@@ -318,7 +230,7 @@ class BrainInspiredReplay(GenerativeReplay):
 
     def imitate_as(self, logits: Tensor, old_logits: Tensor, meant: Tensor) -> Tensor:
         """() as `imitate`; in Task-IL, where classes (R,) were chosen, on the head of each sample's class alone."""
-        if self.spec.scenario != "task" or not self.chooses:
+        if self.spec.scenario != "task" or not self.by_class:
             return self.imitate(logits, old_logits)
         heads = self.heads(meant)[None]  # (1, R, n_out)
         cfg = self.cfg
@@ -333,22 +245,16 @@ class BrainInspiredReplay(GenerativeReplay):
     ) -> Tensor:
         """(n, *shape) images in [0, 1], or (n, features) where features are replayed.
 
-        Args:
-            n: number of samples.
-            rng: where the randomness comes from.
-            classes: (n,) output units; None: uniformly those of the tasks so far.
-            tasks: (n,) task ids, for Domain-IL with gates; None: uniformly the tasks so far.
+        Of the output units `classes` (n,) and, in Domain-IL with gates, of `tasks` (n,); None: uniformly those so far.
 
         Raises:
             ConfigError: classes or tasks are asked for that this generator cannot choose.
         """
-        by_task = self.spec.scenario == "domain" and self.cfg.gating > 0
-        by_class = self.cfg.conditional or (self.cfg.gating > 0 and not by_task)
-        if (classes is not None and not by_class) or (tasks is not None and not by_task):
+        if (classes is not None and not self.by_class) or (tasks is not None and not self.by_task):
             raise ConfigError(
-                f"{self.name} chooses {'classes' if by_class else 'no classes'} and "
-                f"{'tasks' if by_task else 'no tasks'} here. Classes need conditional=True (or gates outside Domain-IL), "
-                "tasks need gates and Domain-IL."
+                f"{self.name} chooses {'classes' if self.by_class else 'no classes'} and "
+                f"{'tasks' if self.by_task else 'no tasks'} here. Classes need conditional=True "
+                "(or gates outside Domain-IL), tasks need gates and Domain-IL."
             )
         eps = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
         drawn = self.choose(n, self.t + 1, rng)
@@ -359,14 +265,13 @@ class BrainInspiredReplay(GenerativeReplay):
         about = super().describe()
         if self.extractor is not None:
             # The weights are saved with the learner: their file is not needed again, but which they were is worth knowing.
-            bytes_ = [value.cpu().numpy().tobytes() for value in self.extractor.state_dict().values()]
-            about["extractor"] = hashlib.sha256(b"".join(bytes_)).hexdigest()[:16]
+            about["extractor"] = fingerprint(self.extractor)
             about["cfg"]["weights"] = None
         return about
 
 
 class BrainInspiredReplaySI(SI, BrainInspiredReplay):
-    """BI-R together with SI, whose springs hold the classifier, the layers that it shares with the encoder included."""
+    """BI-R with SI, whose penalty holds the classifier: with feedback also the layers that it shares with the encoder."""
 
     name = "brain-inspired-replay-si"
     summary = "BI-R and SI together (van de Ven 2020)"
@@ -374,8 +279,3 @@ class BrainInspiredReplaySI(SI, BrainInspiredReplay):
     @dataclass(frozen=True)
     class Config(SI.Config, BrainInspiredReplay.Config):
         """Settings of SI and of BI-R."""
-
-
-def one_hot(index: Tensor, n: int) -> Tensor:
-    """(B,) whole numbers in 0..n-1 -> (B, n) zeros and ones."""
-    return (index[:, None] == torch.arange(n, device=index.device)).float()

@@ -47,7 +47,7 @@ class DreamReplay(Classifier, Generator):
         targets: Literal["soft", "hard"] = "soft"
         """labels of the dreams: the old classifier's probabilities (soft) or its choice (hard)"""
         temperature: float = 2.0
-        """softmax temperature of soft targets"""
+        """softmax temperature T > 0 of soft targets"""
         replay_batch: int | None = None
         """dreams per step; None: as many as in the current batch"""
         generator_steps: int | None = None
@@ -70,7 +70,7 @@ class DreamReplay(Classifier, Generator):
         super().__init__(spec, cfg, seed)
         self.generator = self.make_generator(seed)
         self.opts |= {DREAMS + name: opt for name, opt in self.generator.opts.items()}
-        # Both as they were before the current task.
+        # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
         self.old_net, self.old_generator = frozen_copy(self.net), frozen_copy(self.generator)
 
     def make_generator(self, seed: int) -> PureGenerator:
@@ -124,6 +124,7 @@ class DreamReplay(Classifier, Generator):
         dreams, cfg = noise["dreams"], self.cfg
         with torch.no_grad():
             old_logits = self.old_net(dreams)  # (R, n_out)
+        # Real and replayed samples go through the network together: one large matrix product instead of two.
         logits, dreamt = self.net(torch.cat([batch.x, dreams])).tensor_split([len(batch.x)])
         # L = 1/n L_current + (1 - 1/n) L_replay
         share = 1 / (self.t + 1)

@@ -50,7 +50,7 @@ class GenerativeReplay(Classifier, Generator):
         targets: Literal["soft", "hard"] = "soft"
         """labels of replayed samples: the old classifier's probabilities (soft) or its choice (hard)"""
         temperature: float = 2.0
-        """softmax temperature of soft targets"""
+        """softmax temperature T > 0 of soft targets"""
         squared: bool = True
         """multiply the loss on soft targets by T² (2018-2020), or not (the published code of 2022)"""
         z: int = 100

@@ -14,7 +14,7 @@ $\Theta_h = \Theta_h^*$ its gradient would be zero, and the first steps would go
 computed in a form that does not grow with their number, see `clteach.hypernet`.
 
 Which embedding to use for an image of unknown task? **HNET+ENT** tries all and takes the one whose network is surest, by the
-entropy of its prediction. (HNET+R and HNET+TIR: `clteach.methods.hypernetwork_replay`.)
+entropy of its prediction. (HNET+R: `clteach.methods.hypernetwork_replay`, HNET+TIR: `clteach.methods.hypernetwork_tir`.)
 """
 
 from __future__ import annotations
@@ -152,11 +152,8 @@ class Hypernetwork(ProtectsPast):
                 activation=cfg.activation,
             )
         self.opts["hypernetwork"] = adam(self.hypernet.parameters(), cfg.lr)
-        heads = torch.zeros(spec.n_tasks, spec.n_out, dtype=torch.bool)
-        for t, units in enumerate(spec.units):
-            heads[t, list(units)] = True
-        self.register_buffer("heads", heads)
-        self.register_buffer("log_heads", torch.zeros(heads.shape).masked_fill_(~heads, -torch.inf))
+        self.register_buffer("heads", spec.unit_table())
+        self.register_buffer("log_heads", torch.zeros(self.heads.shape).masked_fill_(~self.heads, -torch.inf))
 
     def guarded(self) -> tuple[Hypernet, str, float] | None:
         return self.hypernet, "hypernetwork", self.cfg.beta

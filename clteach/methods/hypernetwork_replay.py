@@ -1,4 +1,4 @@
-r"""Replay from a generator that a hypernetwork protects: HNET+R and HNET+TIR (von Oswald et al. 2020).
+r"""Replay from a generator that a hypernetwork protects: HNET+R (von Oswald et al. 2020).
 
 The hypernetwork remembers best where the task is known. So let it remember a *generator*, which may be asked for any task:
 a class-conditional variational auto-encoder whose decoder's weights are generated from the task's embedding, and kept
@@ -7,28 +7,26 @@ not replayed through it again and again, as in generative replay, but stays in t
 
 $$\mathcal{L}_{\text{VAE}} = -\log p(x \mid z, y) + \mathrm{KL}(q(z \mid x, y) \,\|\, p(z)), \qquad z \sim q(z \mid x, y).$$
 
-After it, an ordinary network learns from real images of task T and as many samples of all past tasks, weighted alike:
-
-* **HNET+R**: the classifier of all classes. The samples' targets are the former classifier's probabilities (soft).
-* **HNET+TIR**: a classifier of *tasks*, whose targets are known, as each sample's embedding was chosen. It picks the
-  embedding for an image of unknown task, and the hypernetwork generates that task's network.
+After it, an ordinary network learns from real images of task T and as many samples of all past tasks, weighted alike. In
+**HNET+R** it is the classifier of all classes, and the samples' targets are the former classifier's probabilities (soft).
+In **HNET+TIR** it infers the task, see `clteach.methods.hypernetwork_tir`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clteach import learner
 from clteach.errors import ConfigError
 from clteach.hypernet import Hypernet, Target, check_sizes
 from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
-from clteach.methods.hypernetwork import Hypernetwork, ProtectsPast
-from clteach.nets import mlp
+from clteach.methods.hypernetwork import ProtectsPast
+from clteach.nets import mlp, one_hot
 from clteach.replay import imitation_loss
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
@@ -49,8 +47,8 @@ class ConditionalVAE(nn.Module):
 
     def __init__(self, spec: Spec, cfg: Any) -> None:
         super().__init__()
-        self.shape, self.z, self.n_classes = spec.shape, cfg.z, spec.n_out
-        n_pixels = torch.Size(spec.shape).numel()
+        self.shape, self.n_out = spec.shape, spec.n_out
+        n_pixels = math.prod(spec.shape)
         self.encoder = mlp((n_pixels + spec.n_out,), list(reversed(cfg.decoder_hidden)), 2 * cfg.z)
         self.target = Target(mlp((cfg.z + spec.n_out,), cfg.decoder_hidden, n_pixels))
         self.hypernet = Hypernet(
@@ -64,12 +62,16 @@ class ConditionalVAE(nn.Module):
         )
         self.register_buffer("decoders", torch.zeros(spec.n_tasks, self.target.n_weights))
 
+    def told(self, x: Tensor, units: Tensor) -> Tensor:
+        """Images or latents x (..., n) with their output units (...) -> (..., n + n_out)."""
+        return torch.cat([x, one_hot(units, self.n_out)], -1)
+
     def loss(self, t: int, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
         """() the negative ELBO, in nats per image, of images x (B, *shape) of task t with units y (B,), noise eps (B, z)."""
-        told = F.one_hot(y, self.n_classes).to(x.dtype)
-        mean, logvar = self.encoder(torch.cat([x.flatten(1), told], 1)).chunk(2, 1)
+        mean, logvar = self.encoder(self.told(x.flatten(1), y)).chunk(2, 1)
         z = reparameterise(mean, logvar, eps)
-        logits = self.target(self.hypernet.weights(t), torch.cat([z, told], 1))
+        logits = self.target(self.hypernet.weights(t), self.told(z, y))
+        # L_VAE = -log p(x|z, y) + KL(q(z|x, y) ‖ p(z))
         return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)).mean()
 
     @torch.no_grad()
@@ -78,15 +80,18 @@ class ConditionalVAE(nn.Module):
         if n > 0:
             self.decoders[:n] = self.hypernet(self.hypernet.first(n))
 
-    def sample(self, z: Tensor, units: Tensor) -> Tensor:
+    def sample_each(self, z: Tensor, units: Tensor) -> Tensor:
         """(n·m, *shape) mean images in [0, 1] of the first n tasks, from latents z (n, m, z) and their units (n, m)."""
-        told = F.one_hot(units, self.n_classes).to(z.dtype)
-        images = self.target.each(self.decoders[: len(z)], torch.cat([z, told], 2)).sigmoid()
-        return images.view(-1, *self.shape)
+        logits = self.target.each(self.decoders[: len(z)], self.told(z, units))
+        return logits.sigmoid().view(-1, *self.shape)
+
+    def sample(self, t: int, z: Tensor, units: Tensor) -> Tensor:
+        """(B, *shape) mean images in [0, 1] of task t as it is remembered now, from latents z (B, z) and units (B,)."""
+        return self.target(self.hypernet.weights(t), self.told(z, units)).sigmoid().view(-1, *self.shape)
 
 
 class ReplayModel(ProtectsPast, Generator):
-    """Base of both: the phase in which the replay model learns, and samples of all past tasks in equal numbers."""
+    """Base of HNET+R and HNET+TIR: the phase in which the replay model learns, and equally many samples of past tasks."""
 
     @dataclass(frozen=True)
     class Config(learner.Config):
@@ -156,17 +161,21 @@ class ReplayModel(ProtectsPast, Generator):
         return self.draw_samples(n, self.t, rng)
 
     def draw_samples(self, n: int, tasks: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """What `ConditionalVAE.sample` needs for at least n samples, as many of each of the first tasks."""
+        """What `ConditionalVAE.sample_each` needs for at least n samples, as many of each of the first tasks."""
         m = -(-n // max(tasks, 1))
         z = torch.randn(tasks, m, self.cfg.z, generator=rng, device=rng.device)
-        which = torch.rand(tasks, m, generator=rng, device=rng.device) * self.n_units[:tasks]
-        return {"z": z, "units": self.units[:tasks].gather(1, which.long())}
+        return {"z": z, "units": self.draw_units(torch.arange(tasks, device=rng.device), m, rng)}
+
+    def draw_units(self, tasks: Tensor, m: int, rng: torch.Generator) -> Tensor:
+        """(N, m) output units of tasks (N,), drawn uniformly from each task's own."""
+        which = torch.rand(len(tasks), m, generator=rng, device=rng.device) * self.n_units[tasks]
+        return self.units[tasks].gather(1, which.long())
 
     def replayed(self, noise: Noise) -> Batch:
         """Samples of all past tasks with their units and tasks."""
         n, m = noise["units"].shape
         with torch.no_grad():
-            x = self.vae.sample(noise["z"], noise["units"])
+            x = self.vae.sample_each(noise["z"], noise["units"])
         return Batch(x, noise["units"].flatten(), torch.arange(n, device=x.device).repeat_interleave(m))
 
     @torch.no_grad()
@@ -184,15 +193,12 @@ class ReplayModel(ProtectsPast, Generator):
             else:
                 tasks = (self.units[None, :seen] == classes[:, None, None]).any(2).to(torch.int8).argmax(1)
         if classes is None:
-            which = torch.rand(n, 1, generator=rng, device=rng.device) * self.n_units[tasks]
-            classes = self.units[tasks].gather(1, which.long())[:, 0]
+            classes = self.draw_units(tasks, 1, rng)[:, 0]
         z = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
-        told = F.one_hot(classes, self.spec.n_out).to(z.dtype)
         images = z.new_zeros(n, *self.spec.shape)
         for t in tasks.unique().tolist():
             rows = tasks == t
-            logits = self.vae.target(self.vae.hypernet.weights(t), torch.cat([z, told], 1)[rows])
-            images[rows] = logits.sigmoid().view(-1, *self.spec.shape)
+            images[rows] = self.vae.sample(t, z[rows], classes[rows])
         return images
 
 
@@ -207,7 +213,7 @@ class HypernetworkR(ReplayModel, Classifier):
         """HNET+R's settings."""
 
         temperature: float = 2.0
-        """softmax temperature of the soft targets"""
+        """softmax temperature T > 0 of the soft targets"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -244,65 +250,3 @@ class HypernetworkR(ReplayModel, Classifier):
         imitation = imitation_loss(logits_replayed, old_logits, known, active, "soft", self.cfg.temperature)
         # L = ½ L_current + ½ L_replay, however many tasks there were
         return {"current": 0.5 * self.cross_entropy(logits, batch), "replay": 0.5 * imitation}
-
-
-class HypernetworkTIR(ReplayModel, Hypernetwork):
-    """HNET+TIR: a classifier of tasks, trained on replayed samples, picks the embedding (von Oswald et al. 2020)."""
-
-    name = "hypernetwork-tir"
-    summary = "hypernetwork, task inferred by a classifier trained on replayed data (von Oswald 2020)"
-    scenarios = ("domain", "class")
-    needs = "where the task is known there is nothing to infer; use the method hypernetwork"
-
-    @dataclass(frozen=True)
-    class Config(ReplayModel.Config, Hypernetwork.Config):
-        """Settings of the hypernetwork and of the replay model."""
-
-        decoder_hidden: tuple[int, ...] = (50, 150)
-        """units of the decoder's hidden layers, mirrored in the encoder"""
-
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
-        with seeded(seed, "task inference"):
-            self.task_net = mlp(spec.shape, self.cfg.hidden, spec.n_tasks)
-        self.opts["task inference"] = adam(self.task_net.parameters(), self.cfg.lr)
-
-    def phases(self, t: int, steps: int) -> list[Phase]:
-        names = ["train", REPLAY_MODEL, *(["task inference"] if t > 0 else [])]  # one task needs no inference
-        return [Phase(name, steps, fresh_optimizer=self.cfg.fresh_optimizer) for name in names]
-
-    @property
-    def inferring(self) -> bool:
-        """Is this the phase in which the classifier of tasks learns?"""
-        return self.phase is not None and self.phase.name == "task inference"
-
-    def guarded(self) -> tuple[Hypernet, str, float] | None:
-        if self.inferring:
-            return None
-        return ReplayModel.guarded(self) if self.dreaming else Hypernetwork.guarded(self)
-
-    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
-        in_either = self.dreaming or self.inferring
-        return ReplayModel.draw(self, n, rng) if in_either else ProtectsPast.draw(self, n, rng)
-
-    def task_loss(self, batch: Batch, noise: Noise) -> Losses:
-        if self.dreaming:
-            return {"vae": self.vae.loss(self.t, batch.x, batch.y, noise["eps"])}
-        if not self.inferring:
-            return Hypernetwork.task_loss(self, batch, noise)
-        replayed = self.replayed(noise)
-        logits = self.task_net(torch.cat([batch.x, replayed.x]))[:, : self.t + 1]  # the tasks seen compete
-        now, past = logits.split([len(batch.x), len(replayed.x)])
-        # L = ½ L_current + ½ L_replay, with the task as the label
-        return {
-            "current": 0.5 * F.cross_entropy(now, batch.task),
-            "replay": 0.5 * F.cross_entropy(past, replayed.task),
-        }
-
-    def infer_task(self, x: Tensor) -> Tensor:
-        """(B,) the task, among those seen so far, that the classifier of tasks chooses for inputs x (B, *shape)."""
-        return self.task_net(x)[:, : max(self.t, 0) + 1].argmax(1)
-
-    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        """(B, n_out) log-probabilities of inputs x (B, *shape), by the network of the inferred task; `task` is ignored."""
-        return self.choose(self.logits(x), self.infer_task(x))

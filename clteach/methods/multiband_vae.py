@@ -25,8 +25,9 @@ old picture is not worth keeping: the real image takes its place as the target. 
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -34,12 +35,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise, Phase, PureGenerator, adam, frozen_copy, refresh
-from clteach.methods.vae_generators import EPOCHS, VAEGenerator, decayed, task_codes
+from clteach.learner import Losses, Noise, Phase, frozen_copy, refresh
+from clteach.methods.vae_generators import EPOCHS, VAELearner, task_codes
 from clteach.nets import mlp
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
-from clteach.vae import bernoulli_nll, kl_standard_normal, reparameterise
+from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal, reparameterise
 
 LOCAL, WARM_UP, TRANSLATOR = 70 / EPOCHS, 7 / EPOCHS, 5 / EPOCHS
 """Shares of a task's steps from task 2 on: the local phase with its warm-up, and the translator's own start after it."""
@@ -73,9 +74,9 @@ class Decoder(nn.Module):
         """Latents z (B, z) and b (B, bits) of tasks (B,) -> λ in the common space (B, translated)."""
         return self.merge(torch.cat([z, self.task_net(self.codes[task]), self.bit_net(b)], 1))
 
-    def translator(self) -> list[nn.Parameter]:
-        """The parameters of the translator alone."""
-        return [p for net in (self.task_net, self.bit_net, self.merge) for p in net.parameters()]
+    def translator(self) -> list[nn.Module]:
+        """The networks of the translator alone."""
+        return [self.task_net, self.bit_net, self.merge]
 
     def decode(self, latents: Tensor) -> Tensor:
         """λ (B, translated) -> logits (B, P) of the pixels' Bernoulli probabilities."""
@@ -84,21 +85,6 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor, b: Tensor, task: Tensor) -> Tensor:
         """Latents of tasks (B,) -> logits (B, P)."""
         return self.decode(self.translate(z, b, task))
-
-
-def binary_sample(logits: Tensor, noise: Tensor, temperature: Tensor, hard_below: float = 0.1) -> Tensor:
-    """Bits in [-1, 1] from a Gumbel-softmax over two classes (binary concrete; Jang et al. 2017, Maddison et al. 2017).
-
-    Args:
-        logits: (B, b) log-odds of +1.
-        noise: (B, b) from Logistic(0, 1), the difference of two Gumbel variables.
-        temperature: () τ > 0.
-        hard_below: below this temperature the bits are exactly ±1, with the gradient of the soft ones (straight-through).
-    """
-    # b = 2 σ((l + g) / τ) - 1
-    soft = 2 * torch.sigmoid((logits + noise) / temperature) - 1
-    hard = torch.where(soft > 0, 1.0, -1.0)
-    return torch.where(temperature < hard_below, hard + (soft - soft.detach()), soft)
 
 
 def controlled_forgetting(
@@ -124,14 +110,14 @@ def controlled_forgetting(
     return torch.where(mask, candidates[which], targets), replaced
 
 
-class MultibandVAE(PureGenerator):
+class MultibandVAE(VAELearner):
     """Multiband VAE (Deja et al. 2022)."""
 
     name = "multiband-vae"
     summary = "a latent band per task, aligned by a translator (Deja 2022)"
 
     @dataclass(frozen=True)
-    class Config(VAEGenerator.Config):
+    class Config(VAELearner.Config):
         """Multiband VAE's settings."""
 
         z: int = 8
@@ -155,8 +141,8 @@ class MultibandVAE(PureGenerator):
                     f"gamma={self.gamma}: expected at least one of each, and γ in [-1, 1]."
                 )
 
-    done: Tensor  # () steps done in the current phase: the temperature depends on it
-    frequency: Tensor  # (n_tasks, bits) how often each bit is +1 in each task
+    done: Tensor  # () steps done in the current phase, on which the temperature depends
+    frequency: Tensor  # (n_tasks, bits) the share of a task's images, in [0, 1], in which a bit is +1
     real_x: Tensor  # (C, *shape) real images that may replace replayed ones, and their latents
     real_z: Tensor  # (C, z)
     real_b: Tensor  # (C, bits)
@@ -164,17 +150,16 @@ class MultibandVAE(PureGenerator):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
         cfg = self.cfg
-        n_pixels = torch.Size(spec.shape).numel()
         with seeded(seed, "vae"):
-            # One output layer for mean, log-variance and the bits' log-odds
+            # Mean, log-variance and the bits' log-odds in one output layer: one matrix product instead of three.
             self.encoder = mlp(spec.shape, cfg.hidden, 2 * cfg.z + cfg.bits, nn.LeakyReLU)
-            self.decoder = Decoder(n_pixels, spec.n_tasks, cfg.z, cfg.bits, cfg.translated, cfg.decoder_hidden)
-            self.local_decoder = Decoder(n_pixels, spec.n_tasks, cfg.z, cfg.bits, cfg.translated, cfg.decoder_hidden)
-        self.local_decoder.load_state_dict(self.decoder.state_dict())
+            self.decoder = Decoder(
+                math.prod(spec.shape), spec.n_tasks, cfg.z, cfg.bits, cfg.translated, cfg.decoder_hidden
+            )
+        self.local_decoder = copy.deepcopy(self.decoder)
         self.old_decoder = frozen_copy(self.decoder)
-        local = [*self.encoder.parameters(), *self.local_decoder.parameters()]
-        self.opts["local"] = adam(local, cfg.lr, weight_decay=cfg.weight_decay)
-        self.opts["global"] = adam(self.decoder.parameters(), cfg.lr, weight_decay=cfg.weight_decay)
+        self.opts["local"] = self.adam(self.encoder, self.local_decoder)
+        self.opts["global"] = self.adam(self.decoder)
         self.register_buffer("done", torch.zeros(()))
         self.register_buffer("frequency", torch.full((spec.n_tasks, cfg.bits), 0.5))
         c = cfg.candidates if cfg.gamma < 1 else 0
@@ -184,34 +169,29 @@ class MultibandVAE(PureGenerator):
     # --- the schedule ---
 
     def phases(self, t: int, steps: int) -> list[Phase]:
-        """The paper's 210 epochs: all local in the first task, then 7 + 63 local and 5 + 135 global."""
-
-        def phase(name: str, n: int, scale: float = 1.0) -> Phase:
-            rate = partial(decayed, scale=scale, decay=self.cfg.decay, epochs=EPOCHS * n / steps)
-            return Phase(name, n, rate, self.cfg.fresh_optimizer)
-
+        """The paper's 210 epochs: all local in task 1, then 7 (at a tenth of the rate) + 63 local, 5 + 135 global."""
         if t == 0:
-            return [phase("local", steps)]
-        warm_up, translator = round(WARM_UP * steps), round(TRANSLATOR * steps)
-        local = round(LOCAL * steps)
+            return [self.decaying("local", steps, steps)]
+        warm_up, local, translator = (round(share * steps) for share in (WARM_UP, LOCAL, TRANSLATOR))
         return [
-            phase("local-encoder", warm_up, 0.1),
-            phase("local", local - warm_up),
-            phase("translator", translator),
-            phase("global", steps - local - translator),
+            self.decaying("local-encoder", warm_up, steps, 0.1),
+            self.decaying("local", local - warm_up, steps),
+            self.decaying("translator", translator, steps),
+            self.decaying("global", steps - local - translator, steps),
         ]
 
     def enter(self, t: int, phase: Phase) -> None:
         super().enter(t, phase)
-        learning = {
-            "local-encoder": self.encoder.parameters(),
+        # Adam passes over a parameter without a gradient.
+        for frozen in (self.encoder, self.local_decoder, self.decoder):
+            frozen.requires_grad_(False)
+        learning: dict[str, list[nn.Module]] = {
+            "local-encoder": [self.encoder],
             "translator": self.decoder.translator(),
-            "global": self.decoder.parameters(),
-        }.get(phase.name, [*self.encoder.parameters(), *self.local_decoder.parameters()])
-        for network in (self.encoder, self.local_decoder, self.decoder):
-            network.requires_grad_(False)
-        for parameter in learning:
-            parameter.requires_grad_(True)
+            "global": [self.decoder],
+        }
+        for network in learning.get(phase.name, [self.encoder, self.local_decoder]):
+            network.requires_grad_(True)
 
     @torch.no_grad()
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
@@ -222,7 +202,7 @@ class MultibandVAE(PureGenerator):
             refresh(self.old_decoder, self.decoder)
             # The local encoder no longer learns, so the candidates are chosen and encoded once.
             order = torch.randperm(len(data), generator=rng, device=rng.device)
-            batch = data.batch(order.repeat(-(-len(self.real_x) // len(order)))[: len(self.real_x)])
+            batch = data.batch(order.repeat(math.ceil(len(self.real_x) / len(order)))[: len(self.real_x)])
             z, b = self.latents(batch.x, self.encoder_noise(len(batch.x), rng))
             for buffer, value in ((self.real_x, batch.x), (self.real_z, z), (self.real_b, b)):
                 buffer.copy_(value)
@@ -260,7 +240,7 @@ class MultibandVAE(PureGenerator):
         assert self.phase is not None
         if self.phase.name not in ("translator", "global"):
             return self.encoder_noise(n, rng)
-        # Replayed samples per step: half a batch for every past task, at most one and a half
+        # As in the paper: half a batch of replayed samples for every past task, at most one and a half
         replayed = int(n * min(self.t, 3) * 0.5)
         return {**self.encoder_noise(n, rng), **self.prior_noise(replayed, rng)}
 
@@ -272,6 +252,7 @@ class MultibandVAE(PureGenerator):
         mean, logvar, bits = self.encode(batch.x)
         z, b = reparameterise(mean, logvar, noise["eps"]), binary_sample(bits, noise["g"], noise["temperature"])
         logits = self.local_decoder(z, b, batch.task)
+        # L_local = -log p(x|z, b, t) + KL(q(z|x) ‖ N(0, I))
         return {
             "reconstruction": bernoulli_nll(logits, batch.x).mean(),
             "kl": kl_standard_normal(mean, logvar).mean(),
@@ -292,7 +273,7 @@ class MultibandVAE(PureGenerator):
                 here = torch.full((len(self.real_x),), self.t, device=batch.x.device)
                 real = self.decoder.translate(self.real_z, self.real_b, here)
                 dreams, _ = controlled_forgetting(latents[n:], dreams, real, self.real_x, self.cfg.gamma)
-        # -log p(x | f(z, b, t)) - log p(x̃ | f(z̃, b̃, t')), every image counts alike
+        # L_global = -log p(x | f(z, b, t)) - log p(x̃ | f(z̃, b̃, t')), every image counts alike
         nll = bernoulli_nll(self.decoder.decode(latents), torch.cat([batch.x, dreams])) / (n + r)
         return {"current": nll[:n].sum(), "replay": nll[n:].sum()}
 
@@ -300,9 +281,6 @@ class MultibandVAE(PureGenerator):
         losses = super().step(batch, noise)
         self.done += 1
         return losses
-
-    def clip_grad_(self) -> None:
-        nn.utils.clip_grad_value_(self.parameters(), self.cfg.clip)
 
     @torch.no_grad()
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:

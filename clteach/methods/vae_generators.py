@@ -19,12 +19,14 @@ Networks, optimiser and schedule are those of Multiband VAE where they apply (De
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from clteach import learner
 from clteach.errors import ConfigError
@@ -53,10 +55,8 @@ def decayed(progress: float, scale: float, decay: float, epochs: float) -> float
     return scale * decay ** (progress * epochs)
 
 
-class VAEGenerator(PureGenerator):
-    """A VAE whose decoder knows the task; base of the rivals, which set `replays`."""
-
-    replays: ClassVar[bool] = False
+class VAELearner(PureGenerator):
+    """Base of all VAEs that generate, Multiband VAE included: settings, schedule, Adam and clipping."""
 
     @dataclass(frozen=True)
     class Config(learner.GeneratorConfig):
@@ -85,6 +85,24 @@ class VAEGenerator(PureGenerator):
                     "least one latent dimension, a decay in (0, 1], a weight decay ≥ 0 and a clip > 0."
                 )
 
+    def decaying(self, name: str, steps: int, of: int, scale: float = 1.0) -> Phase:
+        """A phase of `steps` of the task's steps `of`, its learning-rate scale falling from `scale` epoch by epoch."""
+        rate = partial(decayed, scale=scale, decay=self.cfg.decay, epochs=EPOCHS * steps / of)
+        return Phase(name, steps, rate, self.cfg.fresh_optimizer)
+
+    def adam(self, *networks: nn.Module) -> Adam:
+        """Adam for the parameters of these networks."""
+        parameters = [p for network in networks for p in network.parameters()]
+        return adam(parameters, self.cfg.lr, weight_decay=self.cfg.weight_decay)
+
+    def clip_grad_(self) -> None:
+        nn.utils.clip_grad_value_(self.parameters(), self.cfg.clip)
+
+
+class VAEGenerator(VAELearner):
+    """A VAE whose decoder knows the task; base of the rivals, which set `replays`."""
+
+    replays: ClassVar[bool] = False
     codes: Tensor  # (n_tasks, c) what the decoder is told of each task
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
@@ -97,19 +115,14 @@ class VAEGenerator(PureGenerator):
         cfg = self.cfg
         with seeded(seed, "vae"):
             self.encoder = mlp(self.spec.shape, cfg.hidden, 2 * z, nn.LeakyReLU)
-            self.decoder = mlp((z + self.codes.shape[1],), cfg.decoder_hidden, self.pixels, nn.LeakyReLU)
-        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.opts["vae"] = adam(parameters, cfg.lr, weight_decay=cfg.weight_decay)
+            n_pixels = math.prod(self.spec.shape)
+            self.decoder = mlp((z + self.codes.shape[1],), cfg.decoder_hidden, n_pixels, nn.LeakyReLU)
+        self.opts["vae"] = self.adam(self.encoder, self.decoder)
         self.z = z
         self.old_decoder = frozen_copy(self.decoder) if self.replays else None
 
-    @property
-    def pixels(self) -> int:
-        return torch.Size(self.spec.shape).numel()
-
     def phases(self, t: int, steps: int) -> list[Phase]:
-        scale = partial(decayed, scale=1.0, decay=self.cfg.decay, epochs=EPOCHS)
-        return [Phase("train", steps, scale, self.cfg.fresh_optimizer)]
+        return [self.decaying("train", steps, steps)]
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         if self.old_decoder is not None:
@@ -150,9 +163,6 @@ class VAEGenerator(PureGenerator):
     def told(self, z: Tensor, task: Tensor) -> Tensor:
         """What the decoder sees: the latent (B, z) and the task's code, (B, z + c)."""
         return torch.cat([z, self.codes[task]], 1)
-
-    def clip_grad_(self) -> None:
-        nn.utils.clip_grad_value_(self.parameters(), self.cfg.clip)
 
     def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         z = torch.randn(len(tasks), self.z, generator=rng, device=rng.device)

@@ -14,14 +14,15 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.nn import functional as F
 
 from clteach.checks import quick, same_state, toy_data
+from clteach.context_vae import ContextVAE
 from clteach.errors import ConfigError
 from clteach.experiments import fitting
 from clteach.features import EXTRACTORS, register_extractor
 from clteach.learner import Phase, total
 from clteach.methods import METHODS, configure
-from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI, ContextVAE, one_hot
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.generative_replay import GenerativeReplay
-from clteach.nets import conv_features, deconv_pixels
+from clteach.nets import conv_features, deconv_pixels, one_hot
 from clteach.presets import chosen, column
 from clteach.pretraining import augmented, pretrain
 from clteach.recipes import RECIPES

@@ -16,7 +16,8 @@ from clteach.errors import ConfigError
 from clteach.hypernet import direct_drift
 from clteach.learner import Learner
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
-from clteach.methods.hypernetwork_replay import REPLAY_MODEL, HypernetworkR, HypernetworkTIR
+from clteach.methods.hypernetwork_replay import REPLAY_MODEL, HypernetworkR
+from clteach.methods.hypernetwork_tir import TASK_INFERENCE, HypernetworkTIR
 from clteach.presets import column
 from clteach.replay import imitation_loss
 from clteach.seeding import generator
@@ -293,7 +294,7 @@ def test_the_replay_models_loss_is_the_negative_elbo() -> None:
 
 @pytest.mark.parametrize("cls", [HypernetworkR, HypernetworkTIR])
 def test_each_phase_trains_its_own_networks(cls: type[Learner]) -> None:
-    parts = {REPLAY_MODEL: "vae.", "classifier": "net.", "train": "hypernet.", "task inference": "task_net."}
+    parts = {REPLAY_MODEL: "vae.", "classifier": "net.", "train": "hypernet.", TASK_INFERENCE: "task_net."}
     learner, stream, _ = ready(cls, "class", 1)
     for phase in learner.phases(1, 2):
         learner.enter(1, phase)

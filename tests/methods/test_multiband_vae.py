@@ -13,11 +13,11 @@ from clteach.checks import quick, same_state, tiny, toy_data
 from clteach.errors import ConfigError
 from clteach.generation import frechet_distance
 from clteach.learner import Phase
-from clteach.methods.multiband_vae import MultibandVAE, binary_sample, controlled_forgetting
+from clteach.methods.multiband_vae import MultibandVAE, controlled_forgetting
 from clteach.methods.vae_generators import task_codes
 from clteach.seeding import generator
 from clteach.streams import Stream, split
-from clteach.vae import bernoulli_nll, kl_standard_normal
+from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal
 
 
 def ready(t: int, phase: str, n_tasks: int = 3, **settings: Any) -> tuple[MultibandVAE, Stream]:
