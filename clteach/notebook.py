@@ -38,5 +38,5 @@ def show_source(*objects: Any) -> Any:
     parts = []
     for each in objects:
         name = f"{each.__module__}.{each.__qualname__}"
-        parts.append(f"*{name}*\n\n```python\n{textwrap.dedent(inspect.getsource(each)).rstrip()}\n```")
+        parts.append(f"*`{name}`*\n\n```python\n{textwrap.dedent(inspect.getsource(each)).rstrip()}\n```")
     return Markdown("\n\n".join(parts))
