@@ -426,6 +426,68 @@ def accuracy_against(
 
 
 @theme()
+def accuracy_against_cost(
+    scores: Mapping[str, Sequence[float]],
+    costs: Mapping[str, float],
+    xlabel: str,
+    log: bool = True,
+    methods: Mapping[str, str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Every method as a point: what it costs and how well it does. Its name stands on the right, tied to it by a line.
+
+    Args:
+        scores: {row: average accuracies in [0, 1], one per seed}; mean and, with two seeds or more, ± SEM are drawn.
+        costs: {row: what it costs, in the unit of the axis}.
+        xlabel: what the cost is, with its unit.
+        log: a logarithmic axis, linear between -1 and 1, so that 0 and savings (negative costs) have their place.
+        methods: {row: method whose style it has} where rows are not called as their methods are.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: nothing to draw, a row without a cost, or an accuracy outside [0, 1].
+    """
+    missing = [row for row in scores if row not in costs]
+    if not scores or missing:
+        raise ConfigError(
+            f"rows without a cost: {missing or 'none, but there are no rows at all'}; expected one per row."
+        )
+    ax = _axes(ax, 8, max(4, 0.5 + 0.21 * len(scores)))
+    statistics = {row: mean_sem(_percent(row, values)) for row, values in scores.items()}
+    order = sorted(scores, key=lambda row: (statistics[row][0], -costs[row]))
+    lowest, highest = -2.0, 102.0
+    gap = min(0.19 / (0.85 * ax.figure.get_figheight()), 1 / len(order)) * (highest - lowest)  # a line of text
+    places = _apart([statistics[row][0] for row in order], gap, lowest, highest)
+    for row, place in zip(order, places, strict=True):
+        (mean, sem), look = statistics[row], style((methods or {}).get(row, row))
+        error = sem if len(scores[row]) > 1 else None
+        ax.errorbar(costs[row], mean, yerr=error, fmt=look.marker, color=look.color, capsize=2, zorder=3)
+        ax.annotate(
+            label(row), (costs[row], mean), (1.03, place), textcoords=ax.get_yaxis_transform(), va="center", fontsize=8.5,
+            color=look.color, arrowprops={"arrowstyle": "-", "color": look.color, "alpha": 0.35, "linewidth": 0.7},
+        )  # fmt: skip
+    if log:
+        ax.set_xscale("symlog", linthresh=1)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(lowest, highest))
+    return _finish(ax, title)
+
+
+def _apart(values: Sequence[float], gap: float, lowest: float, highest: float) -> list[float]:
+    """Places near increasing values, at least `gap` from each other and between two bounds if there is room."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + gap if places else lowest))
+    ceiling = highest
+    for k in reversed(range(len(places))):
+        places[k] = min(places[k], ceiling)
+        ceiling = places[k] - gap
+    return places
+
+
+@theme()
 def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, ax: Axes | None = None) -> Figure:
     """Methods compared, best on top: the mean, an interval of ± SEM, and a pale dot for each seed.
 

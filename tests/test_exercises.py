@@ -37,6 +37,9 @@ MUST_HAVE = {
     ("07.pull_away", "NaN at zero"),
     ("07.generator_loss", "target detached"),
     ("07.hinge", "hinge on the batch mean"),
+    ("08.average_accuracy", "all images pooled"),
+    ("08.report", "chosen on the test set"),
+    ("08.report", "best seed"),
 }
 
 
@@ -49,7 +52,7 @@ def test_list_shows_them_all() -> None:
     assert known >= MUST_HAVE
 
 
-@pytest.mark.parametrize("chapter", ["00", "01", "02"])
+@pytest.mark.parametrize("chapter", ["00", "01", "02", "08"])
 def test_a_finished_chapter_has_four_to_six_and_a_prediction(chapter: str) -> None:
     own = [each for each in ALL.values() if each.chapter == chapter]
     assert 4 <= len(own) <= 6
@@ -109,11 +112,17 @@ def test_predictions_are_true_of_the_records() -> None:
         means["finetune", "class"] < 25 and 75 < means["finetune", "task"] < means["joint", "task"] - 1
     )  # 00.predict: c
     assert means["ewc", "class"] < 25  # 01.predict: d
+    others = [means[row, "class"] for row in ("ewc", "online-ewc", "si", "lwf")]
+    assert means["generative-replay", "class"] > max(others) + 30 and means["er", "class"] > max(
+        others
+    )  # 08.predict: c
 
 
 def test_references_agree_with_the_package() -> None:
     """Where the package has the same function, both give the same."""
-    from clteach import metrics, vae
+    from clteach import experiments, metrics, vae
+    from clteach.comparison import footprint
+    from clteach.methods import build
     from clteach.methods.vae_generators import task_codes
     from clteach.streams import Spec
 
@@ -129,6 +138,14 @@ def test_references_agree_with_the_package() -> None:
         for task, seen in ((0, 1), (0, 2), (1, 3), (2, 3)):
             active = spec.active(torch.tensor([task]), seen)[0]
             assert torch.equal(ALL["01.active"].solution(scenario, task, seen, 3), active)
+    a, b = torch.rand(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (mean, sem), (published, published_sem) = metrics.mean_sem(a), metrics.mean_sem(b)
+    verdict = experiments.compare({"mean": mean, "sem": sem}, {"mean": 100 * published, "sem": 100 * published_sem})
+    assert ALL["08.gap"].solution(100 * a, 100 * b) == pytest.approx((verdict["difference"], verdict["tolerance"]))
+    learner = build("ewc", Spec((1,), 3, 6, "class", units["class"]), hidden=(4,))
+    state, plain = (dict(each.state_dict()) for each in (learner, build("finetune", learner.spec, hidden=(4,))))
+    del state["_extra_state"], plain["_extra_state"]
+    assert ALL["08.extra_bytes"].solution(state, plain) == footprint(learner, 0).kept
     assert torch.equal(torch.stack([ALL["03.task_code"].solution(t) for t in range(16)]), task_codes(16))
 
 

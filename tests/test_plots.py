@@ -65,6 +65,12 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "against": lambda: plots.accuracy_against(
         {"er": {2**k: [0.1 * k, 0.11 * k] for k in range(9)}}, "replayed samples per step", title="T"
     ),
+    "against_cost": lambda: plots.accuracy_against_cost(
+        {m: [0.05 * k, 0.05 * k + 0.02] for k, m in enumerate(METHODS[:19])},
+        {m: 10.0**k - 1 if k < 7 else -5.0 for k, m in enumerate(METHODS)},
+        "kB",
+        title="T",
+    ),
     "losses": lambda: plots.losses({"classification": torch.arange(50), "KL divergence": torch.ones(50)}, title="T"),
 }
 
