@@ -13,6 +13,7 @@ hue. The colours are the colour-blind safe ones of seaborn's "colorblind" palett
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -457,7 +458,8 @@ def accuracy_against_cost(
     ax = _axes(ax, 8, max(4, 0.5 + 0.21 * len(scores)))
     statistics = {row: mean_sem(_percent(row, values)) for row, values in scores.items()}
     order = sorted(scores, key=lambda row: (statistics[row][0], -costs[row]))
-    lowest, highest = -2.0, 102.0
+    highest = 102.0
+    lowest = 10 * math.floor(min(mean for mean, _ in statistics.values()) / 10) - 2.0  # where all do well, look closer
     gap = min(0.19 / (0.85 * ax.figure.get_figheight()), 1 / len(order)) * (highest - lowest)  # a line of text
     places = _apart([statistics[row][0] for row in order], gap, lowest, highest)
     for row, place in zip(order, places, strict=True):
@@ -466,7 +468,8 @@ def accuracy_against_cost(
         ax.errorbar(costs[row], mean, yerr=error, fmt=look.marker, color=look.color, capsize=2, zorder=3)
         ax.annotate(
             label(row), (costs[row], mean), (1.03, place), textcoords=ax.get_yaxis_transform(), va="center", fontsize=8.5,
-            color=look.color, arrowprops={"arrowstyle": "-", "color": look.color, "alpha": 0.35, "linewidth": 0.7},
+            color=look.color,
+            arrowprops={"arrowstyle": "-", "color": look.color, "alpha": 0.35, "linewidth": 0.7, "relpos": (0, 0.5)},
         )  # fmt: skip
     if log:
         ax.set_xscale("symlog", linthresh=1)

@@ -327,6 +327,21 @@ def test_accuracy_against_a_setting() -> None:
         plots.accuracy_against({"er": {}}, "samples")
 
 
+def test_accuracy_against_cost_names_every_point() -> None:
+    scores = {"er": [0.96, 0.98], "mine": [0.97], "ewc": [0.62], "Joint": [0.971, 0.973]}
+    costs = {"er": 80.0, "mine": -3.0, "ewc": 140.0, "Joint": 0.0}
+    ax = plots.accuracy_against_cost(scores, costs, "kB", methods={"Joint": "joint"}).axes[0]
+    texts = {t.get_text(): t for t in ax.texts}
+    assert set(texts) == {"experience replay", "mine", "EWC", "Joint"}
+    assert to_hex(texts["Joint"].get_color()) == plots.color("joint")
+    assert texts["experience replay"].xy == (80.0, pytest.approx(97))
+    assert ax.get_xscale() == "symlog" and ax.get_ylim() == (58, 102)
+    boxes = [t.get_window_extent() for t in texts.values()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    with pytest.raises(ConfigError, match="without a cost: .'er'"):
+        plots.accuracy_against_cost(scores, {"mine": 1, "ewc": 1, "Joint": 1}, "kB")
+
+
 def test_matrices_of_another_measure_are_shown_as_they_are() -> None:
     fid = torch.tensor([[12.0, torch.nan], [250.0, 40.0]])
     ax = plots.accuracy_matrix(fid, measure="fid").axes[0]

@@ -80,25 +80,25 @@ def report(valid: Tensor, test: Tensor) -> float:
 
 
 def _situations(rng: torch.Generator) -> Cases:
-    accuracy = torch.tensor([0.20, 0.97, 0.90, 0.60, 0.85])
-    extra = torch.tensor([0.0, 80_000.0, 250_000.0, 80_000.0, 5_000.0])
-    data = torch.tensor([False, True, False, True, False])
+    accuracy = torch.tensor([0.97, 0.20, 0.90, 0.60, 0.85])
+    extra = torch.tensor([80_000.0, 0.0, 250_000.0, 80_000.0, 5_000.0])
+    data = torch.tensor([True, False, False, True, False])
     accuracies, extras = torch.rand(12, generator=rng), 1000 * torch.randint(1, 100, (12,), generator=rng)
     stores = torch.arange(12) % 3 == 0
     accuracies[3] = 1.5 - accuracies.min()  # the best stores data
     return {
         "five methods, everything allowed": (accuracy, extra, data, 1e9, True),
         "data may be stored, but the best stores none": (
-            accuracy[[0, 3, 2]],
-            extra[[0, 3, 2]],
-            data[[0, 3, 2]],
+            accuracy[[1, 3, 2]],
+            extra[[1, 3, 2]],
+            data[[1, 3, 2]],
             1e9,
             True,
         ),
         "no data may be stored": (accuracy, extra, data, 1e9, False),
         "exactly 80,000 bytes": (accuracy, extra, data, 80_000.0, True),
         "no data, 80,000 bytes": (accuracy, extra, data, 80_000.0, False),
-        "nothing is small enough": (accuracy[1:4], extra[1:4], data[1:4], 1000.0, True),
+        "nothing is small enough": (accuracy[2:], extra[2:], data[2:], 1000.0, True),
         "twelve methods, no data": (accuracies, extras, stores, 90_000.0, False),
     }
 
