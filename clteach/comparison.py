@@ -161,7 +161,7 @@ def _line(name: str, record: Mapping[str, Any], cell: Mapping[str, Any]) -> dict
         "scores": ours["seeds"],
         "forgetting": float("nan") if lost is None else 100 * lost["mean"],
         "seconds": cell["seconds"],
-        **_kilobytes(footprint(learner, samples)),
+        **_kilobytes(learner, samples),
         "published": float("nan") if paper["mean"] is None else paper["mean"],
         "published sem": float("nan") if paper["sem"] is None else paper["sem"],
         "verdict": cell["verdict"],
@@ -176,8 +176,10 @@ def _outline(dataset: str) -> Any:
     return outline(dataset)
 
 
-def _kilobytes(found: Footprint) -> dict[str, float]:
+def _kilobytes(learner: Learner, samples: int) -> dict[str, float]:
+    found = footprint(learner, samples)
     return {
+        "network": size([_fine_tuned(learner)]) / 1000,
         "extra": found.extra / 1000,
         "between": (found.data + found.kept) / 1000,
         "data": found.data / 1000,
@@ -199,7 +201,8 @@ def live(runs: Sequence[Run], stream: Stream, row: str | None = None) -> pd.Data
         * mean, sem: of the average accuracy over seeds, in percent; scores: of each seed, in [0, 1];
         * forgetting: mean over seeds, in percentage points;
         * seconds: training time of a run;
-        * extra, between, data: kB kept beside the network during a task, between two tasks, and of these real samples;
+        * network: kB of the network that fine-tuning trains; extra, between, data: kB kept beside it during a task, between
+          two tasks, and of these real samples;
         * published, published sem, verdict: none.
     """
     learner = runs[0].learner
@@ -214,7 +217,7 @@ def live(runs: Sequence[Run], stream: Stream, row: str | None = None) -> pd.Data
         "scores": scores,
         "forgetting": 100 * mean_sem([forgetting(run.accuracy) for run in runs])[0],
         "seconds": mean_sem([sum(run.seconds) for run in runs])[0],
-        **_kilobytes(footprint(learner, sum(len(task.train) for task in stream))),
+        **_kilobytes(learner, sum(len(task.train) for task in stream)),
         "published": float("nan"),
         "published sem": float("nan"),
         "verdict": "not published",

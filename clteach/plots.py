@@ -26,7 +26,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from torch import Tensor
 
 from clteach.errors import ConfigError
@@ -431,7 +431,8 @@ def accuracy_against_cost(
     scores: Mapping[str, Sequence[float]],
     costs: Mapping[str, float],
     xlabel: str,
-    log: bool = True,
+    unit: str = "",
+    log_from: float | None = 1.0,
     methods: Mapping[str, str] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
@@ -441,8 +442,10 @@ def accuracy_against_cost(
     Args:
         scores: {row: average accuracies in [0, 1], one per seed}; mean and, with two seeds or more, ± SEM are drawn.
         costs: {row: what it costs, in the unit of the axis}.
-        xlabel: what the cost is, with its unit.
-        log: a logarithmic axis, linear between -1 and 1, so that 0 and savings (negative costs) have their place.
+        xlabel: what the cost is.
+        unit: its unit, written with each number as in "10 kB" (unit "B"); empty: plain numbers, name the unit in `xlabel`.
+        log_from: the axis is logarithmic from here on, and linear around 0, where also savings (negative costs) have their
+            place; None: linear everywhere.
         methods: {row: method whose style it has} where rows are not called as their methods are.
         title: above the picture.
         ax: where to draw (default: a new figure).
@@ -458,7 +461,7 @@ def accuracy_against_cost(
     ax = _axes(ax, 8, max(4, 0.5 + 0.21 * len(scores)))
     statistics = {row: mean_sem(_percent(row, values)) for row, values in scores.items()}
     order = sorted(scores, key=lambda row: (statistics[row][0], -costs[row]))
-    highest = 102.0
+    highest = 101.0
     lowest = 10 * math.floor(min(mean for mean, _ in statistics.values()) / 10) - 2.0  # where all do well, look closer
     gap = min(0.19 / (0.85 * ax.figure.get_figheight()), 1 / len(order)) * (highest - lowest)  # a line of text
     places = _apart([statistics[row][0] for row in order], gap, lowest, highest)
@@ -471,9 +474,9 @@ def accuracy_against_cost(
             color=look.color,
             arrowprops={"arrowstyle": "-", "color": look.color, "alpha": 0.35, "linewidth": 0.7, "relpos": (0, 0.5)},
         )  # fmt: skip
-    if log:
-        ax.set_xscale("symlog", linthresh=1)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
+    if log_from is not None:
+        ax.set_xscale("symlog", linthresh=log_from)
+    ax.xaxis.set_major_formatter(EngFormatter(unit))
     ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(lowest, highest))
     return _finish(ax, title)
 

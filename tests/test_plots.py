@@ -67,8 +67,10 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     ),
     "against_cost": lambda: plots.accuracy_against_cost(
         {m: [0.05 * k, 0.05 * k + 0.02] for k, m in enumerate(METHODS[:19])},
-        {m: 10.0**k - 1 if k < 7 else -5.0 for k, m in enumerate(METHODS)},
-        "kB",
+        {m: 10.0**k - 1 if k < 7 else -5e3 for k, m in enumerate(METHODS)},
+        "memory",
+        unit="B",
+        log_from=1e3,
         title="T",
     ),
     "losses": lambda: plots.losses({"classification": torch.arange(50), "KL divergence": torch.ones(50)}, title="T"),
@@ -330,12 +332,14 @@ def test_accuracy_against_a_setting() -> None:
 def test_accuracy_against_cost_names_every_point() -> None:
     scores = {"er": [0.96, 0.98], "mine": [0.97], "ewc": [0.62], "Joint": [0.971, 0.973]}
     costs = {"er": 80.0, "mine": -3.0, "ewc": 140.0, "Joint": 0.0}
-    ax = plots.accuracy_against_cost(scores, costs, "kB", methods={"Joint": "joint"}).axes[0]
+    ax = plots.accuracy_against_cost(scores, costs, "memory", "B", methods={"Joint": "joint"}).axes[0]
     texts = {t.get_text(): t for t in ax.texts}
     assert set(texts) == {"experience replay", "mine", "EWC", "Joint"}
     assert to_hex(texts["Joint"].get_color()) == plots.color("joint")
     assert texts["experience replay"].xy == (80.0, pytest.approx(97))
-    assert ax.get_xscale() == "symlog" and ax.get_ylim() == (58, 102)
+    ax.figure.draw_without_rendering()
+    assert "100 B" in [t.get_text().replace("\N{THIN SPACE}", " ") for t in ax.get_xticklabels()]
+    assert ax.get_xscale() == "symlog" and ax.get_ylim() == (58, 101)
     boxes = [t.get_window_extent() for t in texts.values()]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     with pytest.raises(ConfigError, match="without a cost: .'er'"):
