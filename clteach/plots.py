@@ -476,6 +476,10 @@ def accuracy_against_cost(
         )  # fmt: skip
     if log_from is not None:
         ax.set_xscale("symlog", linthresh=log_from)
+        reach = {sign: max([sign * costs[row] for row in scores]) / log_from for sign in (-1, 1)}
+        powers = {sign: range(math.floor(math.log10(most)) + 1) for sign, most in reach.items() if most >= 1}
+        ax.set_xticks(sorted([0, *(sign * log_from * 10**k for sign, ks in powers.items() for k in ks)]))
+        ax.minorticks_off()
     ax.xaxis.set_major_formatter(EngFormatter(unit))
     ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(lowest, highest))
     return _finish(ax, title)
