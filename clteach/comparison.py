@@ -131,8 +131,7 @@ def collected(stream: str) -> pd.DataFrame:
                 found[key] = line
     if not found:
         raise unknown("recorded stream", stream, streams())
-    order = [*METHODS]
-    return pd.DataFrame(sorted(found.values(), key=lambda line: order.index(line["method"])))
+    return pd.DataFrame([line for name in METHODS for line in found.values() if line["method"] == name])
 
 
 def streams() -> list[str]:
@@ -255,12 +254,12 @@ def side_by_side(table: pd.DataFrame) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
 
 
-def named(line: Mapping[str, Any]) -> str:
+def named(line: Mapping[str, Any] | pd.Series) -> str:
     """What a row is called in print: the display name where the row is called as its method is."""
-    return plots.label(line["method"]) if line["row"] == line["method"] else str(line["row"])
+    return plots.label(str(line["method"])) if line["row"] == line["method"] else str(line["row"])
 
 
-def _cell(line: pd.Series) -> str:
+def _cell(line: Any) -> str:
     text = results.percent(line["mean"], line["sem"])
     if pd.isna(line["published"]):
         return text

@@ -458,12 +458,13 @@ def accuracy_against_cost(
         raise ConfigError(
             f"rows without a cost: {missing or 'none, but there are no rows at all'}; expected one per row."
         )
-    ax = _axes(ax, 8, max(4, 0.5 + 0.21 * len(scores)))
-    statistics = {row: mean_sem(_percent(row, values)) for row, values in scores.items()}
+    height = max(4, 0.5 + 0.21 * len(scores))
+    ax = _axes(ax, 8, height)
+    statistics = {row: mean_sem(list(_percent(row, values))) for row, values in scores.items()}
     order = sorted(scores, key=lambda row: (statistics[row][0], -costs[row]))
     highest = 101.0
     lowest = 10 * math.floor(min(mean for mean, _ in statistics.values()) / 10) - 2.0  # where all do well, look closer
-    gap = min(0.19 / (0.85 * ax.figure.get_figheight()), 1 / len(order)) * (highest - lowest)  # a line of text
+    gap = min(0.19 / (0.85 * height), 1 / len(order)) * (highest - lowest)  # a line of text
     places = _apart([statistics[row][0] for row in order], gap, lowest, highest)
     for row, place in zip(order, places, strict=True):
         (mean, sem), look = statistics[row], style((methods or {}).get(row, row))
