@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from clteach import plots, presets, results
 from clteach.data import outline
@@ -79,12 +79,16 @@ def footprint(learner: Learner, samples: int) -> Footprint:
     own = size(module for module in learner.modules() if isinstance(module, Memory))
     again = type(learner).training_data is not Learner.training_data
     data = own + (samples * (room(1, learner.spec.shape).nbytes + LABEL_BYTES) if again else 0)
-    passing = size(_copies(learner)) - size(_copies(base))
-    return Footprint(data, size([learner]) - size([base]) - own - passing, passing)
+    copies = sum(t.nbytes for t in passing(learner)) - sum(t.nbytes for t in passing(base))
+    return Footprint(data, size([learner]) - size([base]) - own - copies, copies)
 
 
-def _copies(learner: Learner) -> list[nn.Module]:
-    return [module for module in learner.modules() if getattr(module, "stays_in_eval_mode", False)]
+def passing(learner: Learner) -> list[Tensor]:
+    """Its frozen copies, and its buffers called old_...: they are written anew when a task begins."""
+    copies = [module for module in learner.modules() if getattr(module, "stays_in_eval_mode", False)]
+    old = [buffer for name, buffer in learner.named_buffers() if name.rpartition(".")[2].startswith("old_")]
+    within = {id(t): t for copy in copies for t in (*copy.parameters(), *copy.buffers())}
+    return [*(within | {id(t): t for t in old}).values()]
 
 
 def _fine_tuned(learner: Learner) -> Learner:

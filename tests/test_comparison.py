@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -10,14 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from clteach import comparison, data, results
 from clteach.checks import quick, toy_data
-from clteach.comparison import as_good, cards, choose, collected, footprint, keeps_data, live, side_by_side, sources
+from clteach.comparison import (
+    as_good,
+    cards,
+    choose,
+    collected,
+    footprint,
+    keeps_data,
+    live,
+    passing,
+    side_by_side,
+    sources,
+)
 from clteach.errors import ConfigError
 from clteach.learner import Classifier
 from clteach.methods import METHODS, build
 from clteach.replay import Memory
+from clteach.seeding import generator
 from clteach.streams import Spec, make_stream, split
 
 ROOT = Path(__file__).parents[1]
@@ -53,8 +67,33 @@ def test_bytes_of_masks_and_of_a_generator() -> None:
     assert tuple(bytes_of("xdg", task)) == (0, 4 * 5 * 7, 0)
     vae = 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64)
     assert tuple(bytes_of("generative-replay", z=3)) == (0, vae, 4 * NETWORK + vae)
+    hypernet = build("hypernetwork", task, hidden=(7,), chunk=42000).get_submodule("hypernet")
+    old = [hypernet.get_buffer(f"old_{name}") for name in ("last", "gram", "features")]
+    assert bytes_of("hypernetwork", task, chunk=42000).passing == sum(t.nbytes for t in old)
     inner = footprint(build("dream-replay", SPEC, hidden=(7,)), 0)  # copies within a copy are counted once
     assert 0 < inner.passing < inner.extra
+
+
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.measure == "accuracy"])
+def test_nothing_is_lost_with_what_passes(name: str) -> None:
+    """Whatever stands in the passing tensors between two tasks: the next task is learned the same."""
+    stream = split(toy_data(), METHODS[name].scenarios[-1], tasks=2)
+    first = quick(METHODS[name], stream, steps=1).learner
+    second = copy.deepcopy(first)
+    for tensor in passing(second):
+        tensor.detach().fill_(7)
+    for learner in (first, second):
+        data = learner.training_data(stream, 1)
+        for phase in learner.phases(1, 1):
+            learner.enter(1, phase)
+            learner.begin_phase(1, phase, data, generator(0, "begin"))
+            learner.step(data.batch(torch.arange(6)), learner.draw(6, generator(0, "step")))
+    states = [{id(t): t for t in (*each.parameters(), *each.buffers())} for each in (first, second)]
+    kept = [
+        [t for i, t in state.items() if i not in set(map(id, passing(each)))]
+        for state, each in zip(states, (first, second), strict=True)
+    ]
+    assert kept[0] and all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
 
 
 def test_training_changes_no_bytes_and_memory_is_the_stream_s() -> None:
