@@ -36,7 +36,7 @@ from clteach.arrays import (
     reason,
     unseen_label,
 )
-from clteach.errors import ClteachError, ConfigError, DataError
+from clteach.errors import ClteachError, ConfigError, DataError, unknown
 from clteach.files import write_atomic
 
 NAMES: dict[str, str] = {
@@ -53,6 +53,7 @@ class _Source(NamedTuple):
     layout: str  # the folder in which torchvision keeps its files
     shape: tuple[int, ...]
     classes: tuple[str, ...]
+    train: int  # number of training images
 
 
 _FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
@@ -67,10 +68,10 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 willow_tree wolf woman worm
 """.split()
 _SOURCES = {
-    "mnist": _Source("MNIST", "MNIST", (1, 28, 28), tuple("0123456789")),
-    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST", (1, 28, 28), tuple(_FASHION)),
-    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", (3, 32, 32), tuple(_CIFAR10)),
-    "cifar100": _Source("CIFAR100", "cifar-100-python", (3, 32, 32), tuple(_CIFAR100)),
+    "mnist": _Source("MNIST", "MNIST", (1, 28, 28), tuple("0123456789"), 60_000),
+    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST", (1, 28, 28), tuple(_FASHION), 60_000),
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", (3, 32, 32), tuple(_CIFAR10), 50_000),
+    "cifar100": _Source("CIFAR100", "cifar-100-python", (3, 32, 32), tuple(_CIFAR100), 50_000),
 }
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -201,6 +202,29 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         expected = f"expected those of {name}, {source.shape} and {len(source.classes)}; rename or delete it"
         raise DataError(f"{file} has images {data.shape} and {data.n_classes} classes: {expected}")
     return data
+
+
+def outline(name: str) -> tuple[Dataset, int]:
+    """What is known of a data set without its files: for sizes, where the pixels do not matter.
+
+    Args:
+        name: A name in ``NAMES``.
+
+    Returns:
+        A stand-in with one black image per class, and the number of training images that the data set really has.
+
+    Raises:
+        ConfigError: The name is not one of ``NAMES``.
+    """
+    if name == "digits":
+        digits = _digits()
+        shape, classes, train = digits.shape, digits.classes, len(digits.x_train)
+    elif name in _SOURCES:
+        _, _, shape, classes, train = _SOURCES[name]
+    else:
+        raise unknown("data set", name, NAMES)
+    x, y = torch.zeros(len(classes), *shape, dtype=torch.uint8), torch.arange(len(classes))
+    return Dataset(name, x, y, x, y, classes), train
 
 
 def _digits() -> Dataset:

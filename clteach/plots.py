@@ -13,6 +13,7 @@ hue. The colours are the colour-blind safe ones of seaborn's "colorblind" palett
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from torch import Tensor
 
 from clteach.errors import ConfigError
@@ -423,6 +424,78 @@ def accuracy_against(
     ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(-2, 102))
     _legend(ax)
     return _finish(ax, title)
+
+
+@theme()
+def accuracy_against_cost(
+    scores: Mapping[str, Sequence[float]],
+    costs: Mapping[str, float],
+    xlabel: str,
+    unit: str = "",
+    log_from: float | None = 1.0,
+    methods: Mapping[str, str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Every method as a point: what it costs and how well it does. Its name stands on the right, tied to it by a line.
+
+    Args:
+        scores: {row: average accuracies in [0, 1], one per seed}; mean and, with two seeds or more, ± SEM are drawn.
+        costs: {row: what it costs, in the unit of the axis}.
+        xlabel: what the cost is.
+        unit: its unit, written with each number as in "10 kB" (unit "B"); empty: plain numbers, name the unit in `xlabel`.
+        log_from: the axis is logarithmic from here on, and linear around 0, where also savings (negative costs) have their
+            place; None: linear everywhere.
+        methods: {row: method whose style it has} where rows are not called as their methods are.
+        title: above the picture.
+        ax: where to draw (default: a new figure).
+
+    Raises:
+        ConfigError: nothing to draw, a row without a cost, or an accuracy outside [0, 1].
+    """
+    missing = [row for row in scores if row not in costs]
+    if not scores or missing:
+        raise ConfigError(
+            f"rows without a cost: {missing or 'none, but there are no rows at all'}; expected one per row."
+        )
+    height = max(4, 0.5 + 0.21 * len(scores))
+    ax = _axes(ax, 8, height)
+    statistics = {row: mean_sem(list(_percent(row, values))) for row, values in scores.items()}
+    order = sorted(scores, key=lambda row: (statistics[row][0], -costs[row]))
+    highest = 101.0
+    lowest = 10 * math.floor(min(mean for mean, _ in statistics.values()) / 10) - 2.0  # where all do well, look closer
+    gap = min(0.19 / (0.85 * height), 1 / len(order)) * (highest - lowest)  # a line of text
+    places = _apart([statistics[row][0] for row in order], gap, lowest, highest)
+    for row, place in zip(order, places, strict=True):
+        (mean, sem), look = statistics[row], style((methods or {}).get(row, row))
+        error = sem if len(scores[row]) > 1 else None
+        ax.errorbar(costs[row], mean, yerr=error, fmt=look.marker, color=look.color, capsize=2, zorder=3)
+        ax.annotate(
+            label(row), (costs[row], mean), (1.03, place), textcoords=ax.get_yaxis_transform(), va="center", fontsize=8.5,
+            color=look.color,
+            arrowprops={"arrowstyle": "-", "color": look.color, "alpha": 0.35, "linewidth": 0.7, "relpos": (0, 0.5)},
+        )  # fmt: skip
+    if log_from is not None:
+        ax.set_xscale("symlog", linthresh=log_from)
+        reach = {sign: max([sign * costs[row] for row in scores]) / log_from for sign in (-1, 1)}
+        powers = {sign: range(math.floor(math.log10(most)) + 1) for sign, most in reach.items() if most >= 1}
+        ax.set_xticks(sorted([0, *(sign * log_from * 10**k for sign, ks in powers.items() for k in ks)]))
+        ax.minorticks_off()
+    ax.xaxis.set_major_formatter(EngFormatter(unit))
+    ax.set(xlabel=xlabel, ylabel="average accuracy (%)", ylim=(lowest, highest))
+    return _finish(ax, title)
+
+
+def _apart(values: Sequence[float], gap: float, lowest: float, highest: float) -> list[float]:
+    """Places near increasing values, at least `gap` from each other and between two bounds if there is room."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + gap if places else lowest))
+    ceiling = highest
+    for k in reversed(range(len(places))):
+        places[k] = min(places[k], ceiling)
+        ceiling = places[k] - gap
+    return places
 
 
 @theme()

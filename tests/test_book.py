@@ -215,6 +215,14 @@ def extension() -> Any:
     return module
 
 
+def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
+    html = '<a href="04_generative_replay.ipynb">4</a> <a href="../book/api.md#clteach.methods.er.ER">ER</a> api.md'
+    source = [json.dumps({"text/html": html})]
+    extension().fill_in(None, "notebooks/08_comparison", source)
+    pages = html.replace("replay.ipynb", "replay.html").replace("api.md#", "api.html#")
+    assert json.loads(source[0]) == {"text/html": pages}
+
+
 def markdown_to_rest(docstring: str) -> str:
     lines = docstring.split("\n")
     extension().from_markdown(None, "function", "name", None, None, lines)

@@ -44,6 +44,9 @@ MUST_HAVE = {
     ("07.pull_away", "NaN at zero"),
     ("07.generator_loss", "target detached"),
     ("07.hinge", "hinge on the batch mean"),
+    ("08.average_accuracy", "all images pooled"),
+    ("08.report", "chosen on the test set"),
+    ("08.report", "best seed"),
 }
 
 
@@ -120,6 +123,10 @@ def test_predictions_are_true_of_the_records() -> None:
     for measure, better in (("modes", "GAN"), ("quality", "EBGAN-PT")):  # 07.predict: c
         assert modes[better][measure]["mean"] == max(modes[name][measure]["mean"] for name in ("GAN", "EBGAN-PT"))
         assert modes["GAN"]["modes"]["mean"] < 24
+    others = [means[row, "class"] for row in ("ewc", "online-ewc", "si", "lwf")]
+    assert means["generative-replay", "class"] > max(others) + 30 and means["er", "class"] > max(
+        others
+    )  # 08.predict: c
 
 
 def test_predictions_are_true_of_the_methods() -> None:
@@ -159,7 +166,9 @@ def test_predictions_are_true_of_the_methods() -> None:
 
 def test_references_agree_with_the_package() -> None:
     """Where the package has the same function, both give the same."""
-    from clteach import metrics, vae
+    from clteach import experiments, metrics, vae
+    from clteach.comparison import footprint
+    from clteach.methods import build
     from clteach.methods.vae_generators import task_codes
     from clteach.streams import Spec
 
@@ -183,6 +192,14 @@ def test_references_agree_with_the_package() -> None:
     model = torch.nn.Linear(2, 2)
     for old in (ALL["04.former_self"].solution(model), frozen_copy(model)):
         assert not old.training and not any(p.requires_grad for p in old.parameters()) and old is not model
+    a, b = torch.rand(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (mean, sem), (published, published_sem) = metrics.mean_sem(a), metrics.mean_sem(b)
+    verdict = experiments.compare({"mean": mean, "sem": sem}, {"mean": 100 * published, "sem": 100 * published_sem})
+    assert ALL["08.gap"].solution(100 * a, 100 * b) == pytest.approx((verdict["difference"], verdict["tolerance"]))
+    learner = build("ewc", Spec((1,), 3, 6, "class", units["class"]), hidden=(4,))
+    state, plain = (dict(each.state_dict()) for each in (learner, build("finetune", learner.spec, hidden=(4,))))
+    del state["_extra_state"], plain["_extra_state"]
+    assert ALL["08.extra_bytes"].solution(state, plain) == footprint(learner, 0).kept
     assert torch.equal(torch.stack([ALL["03.task_code"].solution(t) for t in range(16)]), task_codes(16))
 
 

@@ -18,6 +18,7 @@ import torch
 from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
@@ -64,6 +65,14 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "tsne": lambda: plots.latent_scatter(codes(5), torch.arange(40) % 10, method="tsne", title="T"),
     "against": lambda: plots.accuracy_against(
         {"er": {2**k: [0.1 * k, 0.11 * k] for k in range(9)}}, "replayed samples per step", title="T"
+    ),
+    "against_cost": lambda: plots.accuracy_against_cost(
+        {m: [0.05 * k, 0.05 * k + 0.02] for k, m in enumerate(METHODS[:19])},
+        {m: 10.0**k - 1 if k < 7 else -5e3 for k, m in enumerate(METHODS)},
+        "memory",
+        unit="B",
+        log_from=1e3,
+        title="T",
     ),
     "losses": lambda: plots.losses({"classification": torch.arange(50), "KL divergence": torch.ones(50)}, title="T"),
 }
@@ -319,6 +328,23 @@ def test_accuracy_against_a_setting() -> None:
         plots.accuracy_against({"er": {1: [0.5], 2: [0.5, 0.6]}}, "samples")
     with pytest.raises(ConfigError, match="No scores"):
         plots.accuracy_against({"er": {}}, "samples")
+
+
+def test_accuracy_against_cost_names_every_point() -> None:
+    scores = {"er": [0.96, 0.98], "mine": [0.97], "ewc": [0.62], "Joint": [0.971, 0.973]}
+    costs = {"er": 80.0, "mine": -3.0, "ewc": 140.0, "Joint": 0.0}
+    ax = plots.accuracy_against_cost(scores, costs, "memory", "B", methods={"Joint": "joint"}).axes[0]
+    texts = {t.get_text(): t for t in ax.texts}
+    assert set(texts) == {"experience replay", "mine", "EWC", "Joint"}
+    assert to_hex(texts["Joint"].get_color()) == plots.color("joint")
+    assert texts["experience replay"].xy == (80.0, pytest.approx(97))
+    ax.figure.draw_without_rendering()
+    assert "100 B" in [t.get_text().replace("\N{THIN SPACE}", " ") for t in ax.get_xticklabels()]
+    assert ax.get_xscale() == "symlog" and ax.get_ylim() == (58, 101)
+    boxes = [Text.get_window_extent(t) for t in texts.values()]  # an annotation's own would hold its line too
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    with pytest.raises(ConfigError, match=r"without a cost: \['er'\]"):
+        plots.accuracy_against_cost(scores, {"mine": 1, "ewc": 1, "Joint": 1}, "kB")
 
 
 def test_matrices_of_another_measure_are_shown_as_they_are() -> None:

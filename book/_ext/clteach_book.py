@@ -34,6 +34,9 @@ INLINE = re.compile(
 # A notebook names the exercise whose hint and solution belong there; they are not in it, where every reader would see them.
 SOLUTION = re.compile(r"<!-- solution ([\w.]+) -->")
 
+# A link in a notebook's output leads to another file of the repository; in the book it leads to that file's page.
+LINK = re.compile(r'(href=\\"[\w./-]+)\.(?:ipynb|md)(?=[#\\])')
+
 
 def repository() -> str:
     """The public address of the project, from the one place where it stands."""
@@ -90,6 +93,7 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
     if docname.startswith("notebooks/"):  # the source is JSON
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
+        source[0] = LINK.sub(r"\1.html", source[0])
     if docname.startswith("book/"):
         source[0] = source[0].replace("{{ repository }}", repository())
         if docname == "book/instructors":
