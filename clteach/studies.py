@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from clteach.data import load
+from clteach.gan import fit
 from clteach.methods.domain_transfer import SHIFTS, transfer
-from clteach.methods.ebgan import EBGAN, fit, make_gan
+from clteach.methods.ebgan import EBGAN, make_gan
 from clteach.plane import coverage, make_cloud
 from clteach.seeding import generator
 

@@ -12,20 +12,9 @@ from torch.nn import functional as F
 
 from clteach.checks import toy_data
 from clteach.errors import ConfigError
+from clteach.gan import GAN, Round, fit, optimizers, update
 from clteach.learner import Phase
-from clteach.methods.ebgan import (
-    EBGAN,
-    GAN,
-    EnergyGAN,
-    Round,
-    energy,
-    fit,
-    hinge,
-    make_gan,
-    optimizers,
-    pull_away,
-    update,
-)
+from clteach.methods.ebgan import EBGAN, EnergyGAN, energy, hinge, make_gan, pull_away
 from clteach.plane import grid
 from clteach.seeding import generator
 from clteach.streams import Stream, split
