@@ -289,6 +289,7 @@ def sweep(args: Sweep) -> int:
     methods = list(dict.fromkeys(args.methods))
     tried: dict[str, dict[str, list[Any]]] = {name: {} for name in methods if method(name)}
     measure = _measure(methods)
+    options.check_replay_model(args, methods)
     for word in args.set:
         options.add_values(word, tried)
     stream = {"validation": args.validation} if args.on == "valid" else {}

@@ -70,6 +70,7 @@ STYLES: dict[str, Style] = {
     "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
+    "hypernetwork-vae": Style("hypernetwork VAE", PURPLE, ":", "o"),
     "dream-replay": Style("replay of dreams", GREEN, ":", "D"),
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}

@@ -123,6 +123,7 @@ _DIGITS = Column(
         "hypernetwork-ent": _HNET_DIGITS,
         "hypernetwork-r": _HNET_DIGITS_REPLAY,
         "hypernetwork-tir": {**_HNET_DIGITS, **_HNET_DIGITS_REPLAY},
+        "hypernetwork-vae": _HNET_DIGITS_REPLAY,
         **{
             name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
             for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")

@@ -333,3 +333,18 @@ def test_run_generators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     result = json.loads((tmp_path / "split-digits-class.json").read_text())["results"]["vae-finetune"]
     assert result["measure"] == "fid" and len(result["fid_matrix"]) == 5
     assert (tmp_path / "split-digits-class.png").exists()
+
+
+def test_replay_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--replay-model` reaches the methods that have the choice, also in a sweep; without such a method it is an error."""
+    quick = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path)]
+    assert cli.main(["run", "finetune", "generative-replay", "--replay-model", "ebgan", *quick, "--json"]) == 0
+    settings = {k: v["settings"] for k, v in json.loads(capsys.readouterr().out)["results"].items()}
+    assert settings["generative-replay"]["replay_model"] == "ebgan" and "replay_model" not in settings["finetune"]
+    assert cli.main(["run", "ewc", "--replay-model", "ebgan", *quick]) == 2
+    assert "--replay-model ebgan: none of ewc chooses what it replays from" in capsys.readouterr().err
+    assert cli.main(["run", "generative-replay", "--replay-model", "ebgan", "--generative-replay.z", "7", *quick]) == 2
+    assert "z=7 is a setting of its own VAE" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert cli.main(["sweep", "generative-replay", "--set", "replay_model=vae,hypernetwork", *quick]) == 0
+    candidates = json.loads((tmp_path / "sweep.json").read_text())["candidates"]
+    assert {line["tried"]["replay_model"] for line in candidates} == {"vae", "hypernetwork"}
