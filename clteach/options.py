@@ -113,6 +113,8 @@ class Sweep(Processes, Training):
     """what decides: a held-out part of the training data, or the test set (then its numbers are no fair estimate)"""
     validation: float = 0.2
     """share of the training data held out with --on valid"""
+    by: str | None = None
+    """also draw a histogram of the candidates' scores: one for each value of this setting (or for each "method")"""
     backend: Literal["loky", "dask", "ray"] = "loky"
     """loky: processes of this machine; dask, ray: a cluster through joblib"""
     address: str | None = None

@@ -488,6 +488,81 @@ def _rows(ax: Axes, order: Sequence[str], scores: Mapping[str, Sequence[float]])
 
 
 @theme()
+def measures_by_row(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, title: str | None = None
+) -> Figure:
+    """What a study measured, one panel per measure: for every row the mean ± SEM over seeds, and a pale dot for each seed.
+
+    Args:
+        scores: {measure, with its unit: {row: values, one per seed}}, the rows in the order in which they shall stand.
+        xlabel: what the rows are, with the unit.
+        title: above the picture.
+
+    Raises:
+        ConfigError: no measure, or a row without values.
+    """
+    if not scores or not all(rows and all(map(len, rows.values())) for rows in scores.values()):
+        raise ConfigError("Nothing to draw; expected {measure: {row: values}} with at least one value in each row.")
+    names = list(next(iter(scores.values())))
+    fig = _figure(8, 0.9 + 1.5 * len(scores))
+    axes = fig.subplots(len(scores), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, (measure, rows) in zip(axes, scores.items(), strict=True):
+        for x, name in enumerate(names):
+            mean, sem = mean_sem(rows[name])
+            ax.plot([x] * len(rows[name]), rows[name], "o", color=GREY, alpha=0.5, markersize=4, linestyle="none")
+            ax.errorbar(x, mean, 0 if np.isnan(sem) else sem, fmt="o", color=BLUE, capsize=3)
+        head, _, unit = measure.partition(" (")
+        ax.set(ylabel=head.replace(", ", ",\n") + (f"\n({unit}" if unit else ""), ylim=(0, None))
+    axes[-1].set_xticks(range(len(names)), names)
+    axes[-1].set(xlabel=f"{xlabel}; mean ± SEM (pale dots: seeds)")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+@theme()
+def score_histogram(
+    scores: Mapping[str, Sequence[float]], measure: str = "accuracy", title: str | None = None, bins: int = 12
+) -> Figure:
+    """How the scores of many candidates are distributed: one histogram per group, one above the other, on one axis.
+
+    Args:
+        scores: {group: score of each of its candidates}; groups may have different numbers, so shares are shown.
+        measure: what the scores are, one of `clteach.metrics.MEASURES`; an unbounded one has a logarithmic axis.
+        title: above the picture.
+        bins: number of bars over the range of all groups.
+
+    Raises:
+        ConfigError: a group without scores, or a score that is not finite.
+    """
+    shows = MEASURES[measure]
+    values = {name: shows.factor * _array(group) for name, group in scores.items()}
+    if not values or not all(len(group) and np.isfinite(group).all() for group in values.values()):
+        raise ConfigError("No scores to draw; expected {group: scores} with at least one finite score in each group.")
+    everything = np.concatenate(list(values.values()))
+    log = np.isinf(shows.upper) and everything.min() > 0
+    low, high = everything.min(), everything.max()
+    if low == high:  # a single bar needs a width
+        low, high = 0.9 * low, 1.1 * high + 1e-9
+    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
+    fig = _figure(7, 0.8 + 1.1 * len(values))
+    axes = fig.subplots(len(values), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for index, (ax, (name, group)) in enumerate(zip(axes, values.items(), strict=True)):
+        weights = np.full(len(group), 100 / len(group))
+        ax.hist(group, edges, weights=weights, color=(BLUE, ORANGE, GREEN, RED, PURPLE)[index % 5])
+        ax.axvline(float(np.median(group)), color="black", linestyle="--")
+        ax.text(0.98, 0.85, f"{name} ({len(group)})", transform=ax.transAxes, ha="right", va="top")
+        if log:
+            ax.set_xscale("log")
+    better = "higher" if shows.sign > 0 else "lower"
+    axes[-1].set(xlabel=f"{shows.label}{shows.unit}, {better} is better (dashed: median)")
+    fig.supylabel("share of candidates (%)", fontsize="medium")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+@theme()
 def samples(
     images: Tensor, columns: int = 10, row_labels: Sequence[str] | None = None, title: str | None = None
 ) -> Figure:

@@ -400,6 +400,16 @@ PRESETS["multiband"] = Preset(
     ),
 )
 
+PRESETS["ebgan"] = Preset(
+    "energy-based GANs and plain ones on a whole data set, judged by FID on held-out images",
+    "this package, after Zhao, Mathieu & LeCun, ICLR 2017: fully connected, Adam 1e-3, margin 10, a decoder of one layer",
+    {
+        "split-mnist": Column(1000, 64, {"lr": 1e-3}, {"tasks": 1, "validation": 0.2}),
+        "split-digits": Column(1000, 64, {"lr": 1e-3}, {"tasks": 1, "validation": 0.2}),
+    },
+    notes=("FID is measured in the features of this package's LeNet",),
+)
+
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
 
 ROWS: dict[str, Row] = {

@@ -335,6 +335,19 @@ def test_run_generators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (tmp_path / "split-digits-class.png").exists()
 
 
+def test_sweep_of_a_generator_draws_its_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path), "--tasks", "1"]
+    values = ["--set", "objective=gan,ebgan", "--set", "z=2,3", "--set", "features=inputs", "--set", "hidden=8"]
+    assert cli.main(["sweep", "ebgan", *values, "--by", "objective", *quick]) == 0
+    out = capsys.readouterr().out
+    assert "average FID" in out and f"histogram: {tmp_path / 'sweep.png'}" in out
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
+    scores = [line["average_fid"]["mean"] for line in json.loads((tmp_path / "sweep.json").read_text())["candidates"]]
+    assert len(scores) == 4 and scores == sorted(scores)  # the lowest FID is the best
+    assert cli.main(["sweep", "ebgan", *values, "--by", "margin", *quick]) == 2
+    assert "--by margin: expected a setting that is tried (features, hidden, objective, z)" in capsys.readouterr().err
+
+
 def test_replay_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--replay-model` reaches the methods that have the choice, also in a sweep; without such a method it is an error."""
     quick = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path)]
