@@ -91,6 +91,11 @@ class GAN(nn.Module):
         return {"generator": self.energy(fake, c).mean()}
 
 
+def cooled(progress: float) -> float:
+    """A learning-rate scale: 1 for the first half of the training, then in a straight line to 0."""
+    return min(1.0, 2 - 2 * progress)
+
+
 def optimizers(gan: GAN) -> dict[str, Optimizer]:
     """One Adam for each of the two players."""
     cfg = gan.cfg

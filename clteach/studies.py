@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from clteach.data import load
-from clteach.gan import fit
+from clteach.gan import cooled, fit
 from clteach.learner import PureGenerator
 from clteach.methods.domain_transfer import SHIFTS, Domain, accuracy, adapt, reduced, transfer
 from clteach.methods.ebgan import EBGAN, EnergyGAN, make_gan, pull_away
@@ -21,11 +21,6 @@ from clteach.training import train
 
 SAMPLES = 2500
 """Samples in which modes are counted."""
-
-
-def cooled(progress: float) -> float:
-    """A learning-rate scale: 1 for the first half of the training, then in a straight line to 0."""
-    return min(1.0, 2 - 2 * progress)
 
 
 def plane_gan(seed: int, steps: int, cloud: str = "grid", batch: int = 128, **settings: Any) -> dict[str, float]:

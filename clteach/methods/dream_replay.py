@@ -36,6 +36,8 @@ GENERATORS: dict[str, type[PureGenerator]] = {
     "ebgan": EBGAN,
     "hypernetwork": HypernetworkVAE,
 }
+SETTINGS: dict[str, dict[str, Any]] = {"ebgan": {"cooling": True}}
+"""Where a generator of dreams differs from its method's defaults: what it dreams at a task's end stays for ever."""
 DREAMS = "generator: "  # begins the name of every phase in which the generator learns
 
 
@@ -83,7 +85,8 @@ class DreamReplay(Classifier, Generator):
     def make_generator(self, seed: int) -> PureGenerator:
         """The generator, with its method's own settings."""
         cls = GENERATORS[self.cfg.replay_model]
-        cfg = cls.Config(features="inputs")  # nobody asks for its own score: it needs no judge
+        # Nobody asks for its own score: it needs no judge.
+        cfg = cls.Config(features="inputs", **SETTINGS.get(self.cfg.replay_model, {}))
         if self.cfg.generator_lr is not None:
             cfg = replace(cfg, lr=self.cfg.generator_lr)
         # A generator does not see which units compete, so it is the same in all scenarios.

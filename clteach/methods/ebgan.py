@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.gan import GAN, GANConfig, Round, critic_terms, optimizers, told, update
-from clteach.learner import Losses, Noise, Phase, PureGenerator, frozen_copy, refresh
+from clteach.gan import GAN, GANConfig, Round, cooled, critic_terms, optimizers, told, update
+from clteach.learner import Losses, Noise, Phase, PureGenerator, constant, frozen_copy, refresh
 from clteach.nets import mlp
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
@@ -134,6 +134,8 @@ class EBGAN(PureGenerator):
         for P numbers per sample, the paper's 10 on MNIST"""
         margin_end: float | None = None
         """margin at the end of every task, reached in a straight line; None: it stays"""
+        cooling: bool = False
+        """in the second half of every task let the learning rates fall to 0: players that keep chasing never come to rest"""
         pull_away: float = 0.1
         """weight of the pull-away term; 0: plain EBGAN"""
         decoder_hidden: tuple[int, ...] = ()
@@ -161,6 +163,10 @@ class EBGAN(PureGenerator):
         self.opts = optimizers(self.gan)
         self.old = frozen_copy(self.gan)  # as it was before the current task
         self.register_buffer("steps_done", torch.zeros(()))
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        scale = cooled if self.cfg.cooling else constant
+        return [Phase("train", steps, scale, self.cfg.fresh_optimizer)]
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         refresh(self.old, self.gan)

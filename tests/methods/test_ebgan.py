@@ -278,6 +278,15 @@ def test_margin_schedule() -> None:
     assert float(learner.round(batch, learner.draw(5, generator(0))).margin) == 8.0
 
 
+def test_cooling_stops_the_players_at_the_end_of_a_task() -> None:
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    scales = [
+        EBGAN(stream.spec, EBGAN.Config(**{**TINY, "cooling": cooling})).phases(0, 10)[0].lr_scale
+        for cooling in (False, True)
+    ]
+    assert [[scale(p) for p in (0.0, 0.5, 0.75, 1.0)] for scale in scales] == [[1, 1, 1, 1], [1, 1, 0.5, 0]]
+
+
 # -------------------------------------------------------------------------------------------------------- the learner
 
 
