@@ -25,7 +25,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 from clteach.errors import ConfigError
@@ -504,15 +504,15 @@ def measures_by_row(
     if not scores or not all(rows and all(map(len, rows.values())) for rows in scores.values()):
         raise ConfigError("Nothing to draw; expected {measure: {row: values}} with at least one value in each row.")
     names = list(next(iter(scores.values())))
-    fig = _figure(8, 0.9 + 1.5 * len(scores))
+    fig = _figure(8, 0.8 + 1.6 * len(scores))
     axes = fig.subplots(len(scores), 1, squeeze=False, sharex=True)[:, 0]
     for ax, (measure, rows) in zip(axes, scores.items(), strict=True):
         for x, name in enumerate(names):
             mean, sem = mean_sem(rows[name])
             ax.plot([x] * len(rows[name]), rows[name], "o", color=GREY, alpha=0.5, markersize=4, linestyle="none")
             ax.errorbar(x, mean, 0 if np.isnan(sem) else sem, fmt="o", color=BLUE, capsize=3)
-        head, _, unit = measure.partition(" (")
-        ax.set(ylabel=head.replace(", ", ",\n") + (f"\n({unit}" if unit else ""), ylim=(0, None))
+        ax.set_title(measure, loc="left", fontsize="medium")  # too long for the side of a low panel
+        ax.set(ylim=(0, None))
     axes[-1].set_xticks(range(len(names)), names)
     axes[-1].set(xlabel=f"{xlabel}; mean ± SEM (pale dots: seeds)")
     if title:
@@ -554,6 +554,9 @@ def score_histogram(
         ax.text(0.98, 0.85, f"{name} ({len(group)})", transform=ax.transAxes, ha="right", va="top")
         if log:
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
     better = "higher" if shows.sign > 0 else "lower"
     axes[-1].set(xlabel=f"{shows.label}{shows.unit}, {better} is better (dashed: median)")
     fig.supylabel("share of candidates (%)", fontsize="medium")

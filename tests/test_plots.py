@@ -375,7 +375,7 @@ def test_measures_by_row_has_a_panel_per_measure() -> None:
     figure = plots.measures_by_row(scores, "weight")
     upper, lower = figure.axes
     assert [text.get_text() for text in lower.get_xticklabels()] == ["0", "0.1"]
-    assert "modes" in upper.get_ylabel() and "(of 25)" in upper.get_ylabel() and "weight" in lower.get_xlabel()
+    assert upper.get_title(loc="left") == "modes (of 25)" and "weight" in lower.get_xlabel()
     means = [
         float(line.get_ydata()[0])
         for line in lower.lines
