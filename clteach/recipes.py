@@ -448,8 +448,8 @@ RECIPES |= {
             "a shortened experiment: 500 steps per task for the classifier and as many for the generator, instead of 2000; "
             "the EBGAN has 1500 short ones, which take about as long",
             "that and its falling learning rate were chosen from two runs on held-out training data of another seed (100), "
-            "where the classifier kept 60 % instead of 50 %; a margin of 5, tried there on two tasks, made no difference; the "
-            "other generators were not tuned",
+            "where the classifier kept 60 % instead of 50 %; a margin of 5, tried there on two tasks, made no difference; "
+            "the other generators were not tuned",
             "no published counterpart",
             "each generator has the networks and the settings of its own method, so their sizes and their times differ",
             "the first row's VAE learns in the same steps as the classifier; the others learn each task before it",
