@@ -289,6 +289,7 @@ def sweep(args: Sweep) -> int:
     methods = list(dict.fromkeys(args.methods))
     tried: dict[str, dict[str, list[Any]]] = {name: {} for name in methods if method(name)}
     measure = _measure(methods)
+    options.check_replay_model(args, methods)
     for word in args.set:
         options.add_values(word, tried)
     stream = {"validation": args.validation} if args.on == "valid" else {}
@@ -298,6 +299,7 @@ def sweep(args: Sweep) -> int:
         for choice in grid(tried[name]):
             candidates.append((name, choice))
             jobs += options.jobs(args, name, {**base, **choice}, stream=stream, evaluate_on=args.on)
+    _check_by(args.by, tried)
     where = "held-out training data" if args.on == "valid" else "the test set"
     console = _console()
     console.print(f"{_settings_line(args, jobs[0])}; {len(candidates)} candidates, judged on {where}")
@@ -318,7 +320,29 @@ def sweep(args: Sweep) -> int:
     text = json.dumps(document, indent=1, allow_nan=False)
     files = [_write(args.out / "sweep.json", text), _write(args.out / "sweep.csv", _csv(lines, measure))]
     console.print(f"numbers: {files[0]}, {files[1]}", markup=False)
+    if args.by is not None:
+        console.print(f"histogram: {_histogram(lines, args.by, args.out / 'sweep.png', measure)}", markup=False)
     return 0
+
+
+def _check_by(by: str | None, tried: Mapping[str, Mapping[str, Any]]) -> None:
+    settings = sorted({setting for values in tried.values() for setting in values})
+    if by is not None and by not in ("method", *settings):
+        raise ConfigError(
+            f"--by {by}: expected a setting that is tried ({', '.join(settings) or 'none is'}), or method."
+        )
+
+
+def _histogram(lines: list[dict[str, Any]], by: str, path: Path, measure: str) -> Path:
+    """One score per candidate and seed, grouped by the method or by the value of a setting."""
+    from clteach import plots
+
+    groups: dict[str, list[float]] = {}
+    for line in lines:
+        value = line["method"] if by == "method" else line["tried"].get(by, "(not tried)")
+        groups.setdefault(str(value), []).extend(line[f"average_{measure}"]["seeds"])
+    figure = plots.score_histogram({name: groups[name] for name in sorted(groups)}, measure, f"candidates by {by}")
+    return plots.save(figure, path)
 
 
 def _print_sweep(console: Console, lines: list[dict[str, Any]], methods: list[str], where: str, measure: str) -> None:

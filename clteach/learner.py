@@ -226,6 +226,11 @@ class Learner(nn.Module):
         self.register_buffer("log_mask", _log(self.mask))
         self.register_buffer("past_mask", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
 
+    @classmethod
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+        """The learner that these settings ask for: one of this class, unless a setting chooses between several."""
+        return cls(spec, cfg, seed)
+
     @property
     def known(self) -> Tensor:
         """(H, n_out) bool, the units the model of the past tasks knows: a row per past head in Task-IL, else one row."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -61,6 +61,8 @@ class Training:
     """units of each hidden layer, for every method (a method's own option goes first)"""
     lr: float | None = None
     """learning rate, for every method (a method's own option goes first)"""
+    replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] | None = None
+    """what dreams of the past, for the methods with a choice: generative-replay and dream-replay"""
 
 
 @dataclass
@@ -111,6 +113,8 @@ class Sweep(Processes, Training):
     """what decides: a held-out part of the training data, or the test set (then its numbers are no fair estimate)"""
     validation: float = 0.2
     """share of the training data held out with --on valid"""
+    by: str | None = None
+    """also draw a histogram of the candidates' scores: one for each value of this setting (or for each "method")"""
     backend: Literal["loky", "dask", "ray"] = "loky"
     """loky: processes of this machine; dask, ray: a cluster through joblib"""
     address: str | None = None
@@ -186,8 +190,24 @@ def parse_run(args: list[str]) -> tuple[Run, dict[str, dict[str, Any]]]:
     everything = run_options({name: cls.Config() for name, cls in METHODS.items()})
     first = parse(everything, "run", [word for word in args if word not in ("-h", "--help")])
     methods = {name: method(name) for name in first.methods or DEFAULT_METHODS}
+    check_replay_model(first, methods)
     final = parse(run_options({name: config(name, first) for name in methods}), "run", args)
     return final, {name: dataclasses.asdict(getattr(final, _field(name))) for name in methods}
+
+
+def check_replay_model(options: Training, methods: Iterable[str]) -> None:
+    """Is there a method that has the choice?
+
+    Raises:
+        ConfigError: no.
+    """
+    from clteach.methods import METHODS
+
+    if options.replay_model and not any("replay_model" in METHODS[m].Config.__dataclass_fields__ for m in methods):
+        raise ConfigError(
+            f"--replay-model {options.replay_model}: none of {', '.join(methods)} chooses what it replays from. "
+            "Train generative-replay (or dream-replay) with it."
+        )
 
 
 def _field(method: str) -> str:
@@ -199,7 +219,7 @@ def config(method: str, options: Training) -> Any:
     from clteach.experiments import fitting
     from clteach.methods import METHODS, configure
 
-    common = {key: value for key in ("hidden", "lr") if (value := getattr(options, key)) is not None}
+    common = {key: value for key in ("hidden", "lr", "replay_model") if (value := getattr(options, key)) is not None}
     return configure(METHODS[method], fitting(method, {**column(options).settings(method, options.scenario), **common}))
 
 

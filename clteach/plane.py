@@ -84,6 +84,18 @@ def coverage(samples: Tensor, centres: Tensor, sigma: float, at_least: int = 10)
     return Coverage(int((counts >= at_least).sum()), float(good.double().mean()))
 
 
+def effective_modes(samples: Tensor, centres: Tensor, sigma: float) -> float:
+    """How many modes the samples of high quality are spread over: K if evenly over K, 1 if all are at one, 0 without any.
+
+    Unlike the count of covered modes it falls when most samples crowd into few of them. Arguments as for `coverage`.
+    """
+    distance, nearest = torch.cdist(samples, centres).min(1)
+    share = torch.bincount(nearest[distance <= 3 * sigma], minlength=len(centres)).double()
+    share /= share.sum().clamp_min(1)
+    # exp(-Σ_k p_k log p_k), with p_k the share of mode k
+    return float((-torch.xlogy(share, share).sum()).exp()) if bool(share.any()) else 0.0
+
+
 def lattice(limit: float, n: int) -> Tensor:
     """(n * n, 2) points of a regular lattice over [-limit, limit]², row by row from the lowest y upwards."""
     axis = torch.linspace(-limit, limit, n)

@@ -26,7 +26,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from torch import Tensor
 
 from clteach.errors import ConfigError
@@ -71,6 +71,7 @@ STYLES: dict[str, Style] = {
     "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
+    "hypernetwork-vae": Style("hypernetwork VAE", PURPLE, ":", "o"),
     "dream-replay": Style("replay of dreams", GREEN, ":", "D"),
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
@@ -557,6 +558,84 @@ def _rows(ax: Axes, order: Sequence[str], scores: Mapping[str, Sequence[float]])
         )
     ax.set_yticks(range(len(order)), [label(name) for name in order])
     ax.set(xlim=(-2, 102), ylim=(-0.6, len(order) - 0.4))
+
+
+@theme()
+def measures_by_row(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, title: str | None = None
+) -> Figure:
+    """What a study measured, one panel per measure: for every row the mean ± SEM over seeds, and a pale dot for each seed.
+
+    Args:
+        scores: {measure, with its unit: {row: values, one per seed}}, the rows in the order in which they shall stand.
+        xlabel: what the rows are, with the unit.
+        title: above the picture.
+
+    Raises:
+        ConfigError: no measure, or a row without values.
+    """
+    if not scores or not all(rows and all(map(len, rows.values())) for rows in scores.values()):
+        raise ConfigError("Nothing to draw; expected {measure: {row: values}} with at least one value in each row.")
+    names = list(next(iter(scores.values())))
+    fig = _figure(8, 0.8 + 1.6 * len(scores))
+    axes = fig.subplots(len(scores), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, (measure, rows) in zip(axes, scores.items(), strict=True):
+        for x, name in enumerate(names):
+            mean, sem = mean_sem(rows[name])
+            ax.plot([x] * len(rows[name]), rows[name], "o", color=GREY, alpha=0.5, markersize=4, linestyle="none")
+            ax.errorbar(x, mean, 0 if np.isnan(sem) else sem, fmt="o", color=BLUE, capsize=3)
+        ax.set_title(measure, loc="left", fontsize="medium")  # too long for the side of a low panel
+        ax.set(ylim=(0, None))
+    axes[-1].set_xticks(range(len(names)), names)
+    axes[-1].set(xlabel=f"{xlabel}; mean ± SEM (pale dots: seeds)")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+@theme()
+def score_histogram(
+    scores: Mapping[str, Sequence[float]], measure: str = "accuracy", title: str | None = None, bins: int = 12
+) -> Figure:
+    """How the scores of many candidates are distributed: one histogram per group, one above the other, on one axis.
+
+    Args:
+        scores: {group: score of each of its candidates}; groups may have different numbers, so shares are shown.
+        measure: what the scores are, one of `clteach.metrics.MEASURES`; an unbounded one has a logarithmic axis.
+        title: above the picture.
+        bins: number of bars over the range of all groups.
+
+    Raises:
+        ConfigError: a group without scores, or a score that is not finite.
+    """
+    shows = MEASURES[measure]
+    values = {name: shows.factor * _array(group) for name, group in scores.items()}
+    if not values or not all(len(group) and np.isfinite(group).all() for group in values.values()):
+        raise ConfigError("No scores to draw; expected {group: scores} with at least one finite score in each group.")
+    everything = np.concatenate(list(values.values()))
+    log = np.isinf(shows.upper) and everything.min() > 0
+    low, high = everything.min(), everything.max()
+    if low == high:  # a single bar needs a width
+        low, high = 0.9 * low, 1.1 * high + 1e-9
+    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
+    fig = _figure(7, 0.8 + 1.1 * len(values))
+    axes = fig.subplots(len(values), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for index, (ax, (name, group)) in enumerate(zip(axes, values.items(), strict=True)):
+        weights = np.full(len(group), 100 / len(group))
+        ax.hist(group, edges, weights=weights, color=(BLUE, ORANGE, GREEN, RED, PURPLE)[index % 5])
+        ax.axvline(float(np.median(group)), color="black", linestyle="--")
+        ax.text(0.98, 0.85, f"{name} ({len(group)})", transform=ax.transAxes, ha="right", va="top")
+        if log:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+    better = "higher" if shows.sign > 0 else "lower"
+    axes[-1].set(xlabel=f"{shows.label}{shows.unit}, {better} is better (dashed: median)")
+    fig.supylabel("share of candidates (%)", fontsize="medium")
+    if title:
+        fig.suptitle(title)
+    return fig
 
 
 @theme()

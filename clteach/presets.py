@@ -123,6 +123,7 @@ _DIGITS = Column(
         "hypernetwork-ent": _HNET_DIGITS,
         "hypernetwork-r": _HNET_DIGITS_REPLAY,
         "hypernetwork-tir": {**_HNET_DIGITS, **_HNET_DIGITS_REPLAY},
+        "hypernetwork-vae": _HNET_DIGITS_REPLAY,
         **{
             name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
             for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")
@@ -397,6 +398,16 @@ PRESETS["multiband"] = Preset(
         "every task has as many steps as an average task has in the paper's number of epochs",
         "controlled forgetting chooses its 1000 real images once per task",
     ),
+)
+
+PRESETS["ebgan"] = Preset(
+    "energy-based GANs and plain ones on a whole data set, judged by FID on held-out images",
+    "this package, after Zhao, Mathieu & LeCun, ICLR 2017: fully connected, Adam 1e-3, margin 10, a decoder of one layer",
+    {
+        "split-mnist": Column(1000, 64, {"lr": 1e-3}, {"tasks": 1, "validation": 0.2}),
+        "split-digits": Column(1000, 64, {"lr": 1e-3}, {"tasks": 1, "validation": 0.2}),
+    },
+    notes=("FID is measured in the features of this package's LeNet",),
 )
 
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}

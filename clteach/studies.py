@@ -10,18 +10,17 @@ from typing import Any
 import torch
 
 from clteach.data import load
-from clteach.methods.domain_transfer import SHIFTS, transfer
-from clteach.methods.ebgan import EBGAN, fit, make_gan
-from clteach.plane import coverage, make_cloud
+from clteach.gan import cooled, fit
+from clteach.learner import PureGenerator
+from clteach.methods.domain_transfer import SHIFTS, Domain, accuracy, adapt, reduced, transfer
+from clteach.methods.ebgan import EBGAN, EnergyGAN, make_gan, pull_away
+from clteach.plane import coverage, effective_modes, make_cloud
 from clteach.seeding import generator
+from clteach.streams import split
+from clteach.training import train
 
 SAMPLES = 2500
 """Samples in which modes are counted."""
-
-
-def cooled(progress: float) -> float:
-    """A learning-rate scale: 1 for the first half of the training, then in a straight line to 0."""
-    return min(1.0, 2 - 2 * progress)
 
 
 def plane_gan(seed: int, steps: int, cloud: str = "grid", batch: int = 128, **settings: Any) -> dict[str, float]:
@@ -35,7 +34,8 @@ def plane_gan(seed: int, steps: int, cloud: str = "grid", batch: int = 128, **se
         **settings: fields of `EBGAN.Config`.
 
     Returns:
-        ``modes`` covered, and ``quality``, the share of samples within 3σ of a mode in percent.
+        ``modes`` covered, ``quality``, the share of samples within 3σ of a mode in percent, and the ``effective`` number of
+        modes these are spread over; with an auto-encoder as the critic also ``cosine``, the pull-away term of the samples.
     """
     data = make_cloud(cloud, 50_000, generator(seed, "data"))
     assert data.centres is not None, f"{cloud} has no modes to count"
@@ -43,8 +43,34 @@ def plane_gan(seed: int, steps: int, cloud: str = "grid", batch: int = 128, **se
     fit(gan, data.x, steps, batch, seed, cooled)
     with torch.no_grad():
         samples = gan.sample(torch.randn(SAMPLES, gan.cfg.z, generator=generator(seed, "samples")))
+        cosine = {"cosine": float(pull_away(gan.encode(samples)))} if isinstance(gan, EnergyGAN) else {}
     covered = coverage(samples, data.centres, data.sigma)
-    return {"modes": covered.modes, "quality": 100 * covered.quality}
+    effective = effective_modes(samples, data.centres, data.sigma)
+    return {"modes": covered.modes, "quality": 100 * covered.quality, "effective": effective, **cosine}
+
+
+def samples(
+    seed: int, steps: int, method: str = "ebgan", dataset: str = "mnist", batch: int = 64, **settings: Any
+) -> dict[str, float]:
+    """Train a generator on a whole data set, as one task, and judge as many samples as there are test images.
+
+    Args:
+        seed: seed of weights, training and samples.
+        steps: training steps.
+        method: a pure generator, see `clteach list`.
+        dataset: images, see `clteach.load`.
+        batch: images per step.
+        **settings: fields of the method's Config.
+
+    Returns:
+        ``fid``, ``inception_score``, and ``precision`` and ``recall`` in percent, in the features of a LeNet that was
+        trained on the same data (`clteach.generation.quality`).
+    """
+    stream = split(load(dataset), "class", tasks=1)
+    run = train(method, stream, steps=steps, batch_size=batch, seed=seed, **settings)
+    assert isinstance(run.learner, PureGenerator), f"{method} is no pure generator"
+    found = run.learner.quality(0, stream[0].test)
+    return {**found, "precision": 100 * found["precision"], "recall": 100 * found["recall"]}
 
 
 def domain_transfer(seed: int, steps: int, dataset: str = "digits", **settings: Any) -> dict[str, float]:
@@ -55,3 +81,25 @@ def domain_transfer(seed: int, steps: int, dataset: str = "digits", **settings: 
     """
     data = load(dataset)
     return {shift: 100 * transfer(data, shift, seed=seed, steps=steps, **settings) for shift in SHIFTS}
+
+
+def digits_and_mnist(seed: int, steps: int, method: str, **settings: Any) -> dict[str, float]:
+    """Adapt from the bundled digits to MNIST and back, all as images of 8 x 8 pixels (`domain_transfer.reduced`).
+
+    MNIST is reduced, and not the digits enlarged: what an image of 64 pixels does not hold no enlargement brings back, so
+    large blurred squares would be a second shift on top of the one in question, that of the hands that wrote the digits.
+
+    Returns:
+        Accuracy in percent on the target's test images: ``to_mnist``, ``to_digits``.
+    """
+    digits, mnist = load("digits"), load("mnist")
+    parts = {}
+    for part in ("train", "test"):
+        x, small = getattr(digits, f"x_{part}").float() / 255, reduced(getattr(mnist, f"x_{part}").float() / 255)
+        parts[part] = Domain(x, getattr(digits, f"y_{part}")), Domain(small, getattr(mnist, f"y_{part}"))
+    accuracies = {}
+    for source, target, name in ((0, 1, "to_mnist"), (1, 0, "to_digits")):
+        rng = generator(seed, "transfer", name)
+        net = adapt(parts["train"][source], parts["train"][target], method, rng, steps, seed, **settings)
+        accuracies[name] = 100 * accuracy(net, parts["test"][target])
+    return accuracies

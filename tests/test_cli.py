@@ -333,3 +333,31 @@ def test_run_generators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     result = json.loads((tmp_path / "split-digits-class.json").read_text())["results"]["vae-finetune"]
     assert result["measure"] == "fid" and len(result["fid_matrix"]) == 5
     assert (tmp_path / "split-digits-class.png").exists()
+
+
+def test_sweep_of_a_generator_draws_its_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path), "--tasks", "1"]
+    values = ["--set", "objective=gan,ebgan", "--set", "z=2,3", "--set", "features=inputs", "--set", "hidden=8"]
+    assert cli.main(["sweep", "ebgan", *values, "--by", "objective", *quick]) == 0
+    out = capsys.readouterr().out
+    assert "average FID" in out and f"histogram: {tmp_path / 'sweep.png'}" in out
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
+    scores = [line["average_fid"]["mean"] for line in json.loads((tmp_path / "sweep.json").read_text())["candidates"]]
+    assert len(scores) == 4 and scores == sorted(scores)  # the lowest FID is the best
+    assert cli.main(["sweep", "ebgan", *values, "--by", "margin", *quick]) == 2
+    assert "--by margin: expected a setting that is tried (features, hidden, objective, z)" in capsys.readouterr().err
+
+
+def test_replay_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--replay-model` reaches the methods that have the choice, also in a sweep; without such a method it is an error."""
+    quick = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path)]
+    assert cli.main(["run", "finetune", "generative-replay", "--replay-model", "ebgan", *quick, "--json"]) == 0
+    settings = {k: v["settings"] for k, v in json.loads(capsys.readouterr().out)["results"].items()}
+    assert settings["generative-replay"]["replay_model"] == "ebgan" and "replay_model" not in settings["finetune"]
+    assert cli.main(["run", "ewc", "--replay-model", "ebgan", *quick]) == 2
+    assert "--replay-model ebgan: none of ewc chooses what it replays from" in capsys.readouterr().err
+    assert cli.main(["run", "generative-replay", "--replay-model", "ebgan", "--generative-replay.z", "7", *quick]) == 2
+    assert "z=7 is a setting of its own VAE" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert cli.main(["sweep", "generative-replay", "--set", "replay_model=vae,hypernetwork", *quick]) == 0
+    candidates = json.loads((tmp_path / "sweep.json").read_text())["candidates"]
+    assert {line["tried"]["replay_model"] for line in candidates} == {"vae", "hypernetwork"}

@@ -367,6 +367,17 @@ def test_records_of_the_package_can_be_read() -> None:
         results.load("no-such-record")
 
 
+def test_what_a_study_measured() -> None:
+    found = results.measured("ebgan-modes")
+    table = results.table("ebgan-modes")
+    assert list(found) == list(results.load("ebgan-modes")["measures"].values())
+    (modes, *_) = found.values()
+    assert [sum(seeds) / len(seeds) for seeds in modes.values()] == pytest.approx(table["modes"].tolist())
+    assert list(modes) == table["row"].tolist()
+    with pytest.raises(ConfigError, match="split-digits is no study"):
+        results.measured("split-digits")
+
+
 def test_damaged_records_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"cells": []')
     with pytest.raises(DataError, match=r"a\.json cannot be read as a record"):

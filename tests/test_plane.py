@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from clteach.errors import ConfigError
-from clteach.plane import CLOUDS, coverage, lattice, make_cloud
+from clteach.plane import CLOUDS, coverage, effective_modes, lattice, make_cloud
 from clteach.seeding import generator
 
 
@@ -59,3 +61,16 @@ def test_coverage_by_hand() -> None:
 
 def test_lattice_runs_row_by_row_from_below() -> None:
     assert lattice(1.0, 3).tolist() == [[x, y] for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)]
+
+
+def test_effective_modes_counts_evenly_used_modes() -> None:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    evenly = centres[[0, 1, 0, 1]]
+    assert effective_modes(evenly, centres, 1.0) == pytest.approx(2.0)
+    assert effective_modes(centres[[1, 1, 1]], centres, 1.0) == pytest.approx(1.0)
+    # shares ¾ and ¼; the sample between the modes does not count
+    crowded = torch.cat([centres[[0, 0, 0, 2]], torch.tensor([[5.0, 5.0]])])
+    assert effective_modes(crowded, centres, 1.0) == pytest.approx(
+        math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    )
+    assert effective_modes(torch.full((3, 2), 5.0), centres, 1.0) == 0.0

@@ -373,3 +373,41 @@ def test_energy_map_puts_each_value_at_its_point() -> None:
     assert figure.axes[1].get_ylabel() == "energy (units of the data)"
     with pytest.raises(ConfigError, match="one value per point"):
         plots.energy_map(energies[:3], 2.0)
+
+
+def test_score_histogram_shows_shares_of_each_group() -> None:
+    fids = {"GAN": [10.0, 20.0, 1000.0, 1000.0], "EBGAN": [10.0, 12.0]}
+    figure = plots.score_histogram(fids, "fid", "grid", bins=5)
+    upper, lower = figure.axes
+    for ax, group in ((upper, fids["GAN"]), (lower, fids["EBGAN"])):
+        assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(100)  # type: ignore[attr-defined]
+        assert ax.get_xscale() == "log"
+        assert ax.lines[0].get_xdata()[0] == pytest.approx(float(np.median(group)))  # type: ignore[index]
+    assert [bar.get_height() for bar in upper.patches][-1] == pytest.approx(50)  # type: ignore[attr-defined]
+    assert "FID, lower is better" in lower.get_xlabel() and upper.texts[0].get_text() == "GAN (4)"
+    shares = plots.score_histogram({"one": [0.5, 0.5]}).axes[0]
+    assert shares.get_xscale() == "linear" and "accuracy (%), higher is better" in shares.get_xlabel()
+    assert shares.lines[0].get_xdata()[0] == 50  # type: ignore[index]
+    for bad in ({}, {"none": []}, {"nan": [float("nan")]}):
+        with pytest.raises(ConfigError, match="No scores to draw"):
+            plots.score_histogram(bad, "fid")
+
+
+def test_measures_by_row_has_a_panel_per_measure() -> None:
+    scores = {
+        "modes (of 25)": {"0": [1.0, 3.0], "0.1": [5.0, 5.0]},
+        "quality": {"0": [50.0, 60.0], "0.1": [70.0, 90.0]},
+    }
+    figure = plots.measures_by_row(scores, "weight")
+    upper, lower = figure.axes
+    assert [text.get_text() for text in lower.get_xticklabels()] == ["0", "0.1"]
+    assert upper.get_title(loc="left") == "modes (of 25)" and "weight" in lower.get_xlabel()
+    means = [
+        float(line.get_ydata()[0])
+        for line in lower.lines
+        if line.get_color() == plots.BLUE and len(line.get_ydata()) == 1
+    ]  # type: ignore[arg-type,index]
+    assert {55.0, 80.0} <= set(means)
+    for bad in ({}, {"modes": {}}, {"modes": {"0": []}}):
+        with pytest.raises(ConfigError, match="Nothing to draw"):
+            plots.measures_by_row(bad, "weight")

@@ -116,7 +116,7 @@ def _models(rng: torch.Generator) -> Cases:
         return nn.Parameter(torch.randn(*shape, generator=rng))
 
     linear, deep = nn.Linear(3, 2), nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    for layer in (linear, deep[0], deep[2]):
+    for layer in (linear, *(layer for layer in deep if isinstance(layer, nn.Linear))):
         layer.weight, layer.bias = weights(*layer.weight.shape), weights(*layer.bias.shape)
     return {
         "one layer": (linear,),

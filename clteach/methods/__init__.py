@@ -17,6 +17,7 @@ from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
 from clteach.methods.hypernetwork_replay import HypernetworkR
 from clteach.methods.hypernetwork_tir import HypernetworkTIR
+from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.multiband_vae import MultibandVAE
@@ -41,7 +42,7 @@ for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
     *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
-    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN),
+    *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN, HypernetworkVAE),
 ):
     register(_cls)
 
@@ -75,7 +76,7 @@ def build(name: str, spec: Spec, cfg: Any = None, seed: int = 0, **settings: Any
         if cfg is not None:
             raise ConfigError("give either cfg or its fields as keywords, not both.")
         cfg = configure(cls, settings)
-    return cls(spec, cfg, seed)
+    return cls.make(spec, cfg, seed)
 
 
 def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:

@@ -74,6 +74,11 @@ class BrainInspiredReplay(GenerativeReplay):
         """forget all weights before every task, so that only replay carries the past"""
 
         def __post_init__(self) -> None:
+            if self.replay_model != "vae":
+                raise ConfigError(
+                    f"brain-inspired-replay: replay_model={self.replay_model!r} is not possible, its generator is a part "
+                    "of the classifier. Use generative-replay for another generator."
+                )
             super().__post_init__()
             if self.keep != "model":
                 raise ConfigError(

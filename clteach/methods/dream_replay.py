@@ -1,14 +1,15 @@
 r"""Replay from any generator: whoever can sample can feed a classifier that must not forget.
 
 Generative replay (Shin et al. 2017) needs a generator, but not a particular one. Here the classifier's past comes from one
-of several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN. Each
-task has two parts. First the generator learns it, in its own phases; then the classifier learns from the task's data and
-from dreams x̃ of the past tasks. The dreams come from the generator as it was *before* the task, their labels from the
-classifier as it was then:
+of several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN, a VAE
+whose decoders a hypernetwork protects (the only one that is told the classes). Each task has two parts. First the generator
+learns it, in its own phases; then the classifier learns from the task's data and from dreams x̃ of the past tasks. The dreams
+come from the generator as it was *before* the task, their labels from the classifier as it was then:
 
 $$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{replay}},$$
 
-as in generative replay, with the same soft or hard targets. Every past task is dreamt of equally often.
+as in generative replay, with the same soft or hard targets. Every past task is dreamt of equally often. This is also what
+`generative-replay` does with another `replay_model` than its own VAE; here the generator's training can be set as well.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ from clteach import learner
 from clteach.errors import ConfigError, unknown
 from clteach.learner import Classifier, Generator, Losses, Noise, Phase, PureGenerator, frozen_copy, refresh
 from clteach.methods.ebgan import EBGAN
+from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.vae_generators import ReplayVAE
 from clteach.replay import imitation_loss
 from clteach.streams import Batch, Data, Spec
 
-GENERATORS: dict[str, type[PureGenerator]] = {"vae": ReplayVAE, "multiband-vae": MultibandVAE, "ebgan": EBGAN}
+GENERATORS: dict[str, type[PureGenerator]] = {
+    "vae": ReplayVAE,
+    "multiband-vae": MultibandVAE,
+    "ebgan": EBGAN,
+    "hypernetwork": HypernetworkVAE,
+}
 DREAMS = "generator: "  # begins the name of every phase in which the generator learns
 
 
@@ -42,7 +49,7 @@ class DreamReplay(Classifier, Generator):
     class Config(learner.Config):
         """Settings of replay from any generator; the generator has those of its own method, by default."""
 
-        replay_model: Literal["vae", "multiband-vae", "ebgan"] = "vae"
+        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
         """what dreams of the past"""
         targets: Literal["soft", "hard"] = "soft"
         """labels of the dreams: the old classifier's probabilities (soft) or its choice (hard)"""
@@ -76,10 +83,11 @@ class DreamReplay(Classifier, Generator):
     def make_generator(self, seed: int) -> PureGenerator:
         """The generator, with its method's own settings."""
         cls = GENERATORS[self.cfg.replay_model]
-        cfg = cls.Config(features="inputs")  # nobody asks for its own score: it needs no judge
+        # Nobody asks for its own score: it needs no judge.
+        cfg = cls.Config(features="inputs")
         if self.cfg.generator_lr is not None:
             cfg = replace(cfg, lr=self.cfg.generator_lr)
-        # A generator sees no labels, so it is the same in all scenarios.
+        # A generator does not see which units compete, so it is the same in all scenarios.
         return cls(replace(self.spec, scenario="class"), cfg, seed)
 
     def phases(self, t: int, steps: int) -> list[Phase]:

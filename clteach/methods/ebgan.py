@@ -14,7 +14,8 @@ The hinge stops caring about a sample whose energy has reached m: without it the
 samples for ever. At equilibrium $p_G = p_{\text{data}}$, and the critic's loss is m.
 
 Nothing in $\mathcal{L}_G$ asks for variety within a batch. EBGAN-PT adds `pull_away`, which wants the codes of a batch to be
-orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et al. 2014 instead, everything else alike.
+orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et al. 2014 instead, everything else alike
+(`clteach.gan`, where the rounds of the game are).
 
 As a continual learner (`EBGAN`) both players are told the task, and the generator replays itself: from the second task
 on, a copy of it from before the task stands in for the data of the past, so that the critic sees past and present alike.
@@ -23,20 +24,19 @@ on, a copy of it from before the task stands in for the data of the past, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
-from clteach import learner
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise, Phase, PureGenerator, adam, constant, frozen_copy, refresh, total
+from clteach.gan import GAN, GANConfig, Round, cooled, critic_terms, optimizers, told, update
+from clteach.learner import Losses, Noise, Phase, PureGenerator, constant, frozen_copy, refresh
 from clteach.nets import mlp
-from clteach.seeding import generator, seeded
+from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 
 OBJECTIVES = ("ebgan", "gan")
@@ -69,63 +69,6 @@ def pull_away(codes: Tensor) -> Tensor:
     return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
 
 
-def told(x: Tensor, c: Tensor | None) -> Tensor:
-    """(B, P + C) flat inputs x (B, *shape) and what is known of each, c (B, C); None: nothing."""
-    return x.flatten(1) if c is None else torch.cat([x.flatten(1), c], 1)
-
-
-class GAN(nn.Module):
-    """A generator and a critic that is a classifier (Goodfellow et al. 2014): the baseline, and the base of `EnergyGAN`.
-
-    Both players may be told something of each sample, a condition c (B, C): here the task, one-hot.
-
-    Args:
-        shape: shape of one sample, P = prod(shape) values.
-        cfg: an `EBGAN.Config`.
-        bounded: are the values in [0, 1] (images), or any numbers (points of the plane)?
-        told: numbers C in the condition; 0: none.
-    """
-
-    def __init__(self, shape: Sequence[int], cfg: EBGAN.Config, bounded: bool = True, told: int = 0) -> None:
-        super().__init__()
-        self.shape, self.cfg, self.bounded = tuple(shape), cfg, bounded
-        self.generator = mlp((cfg.z + told,), cfg.hidden, math.prod(shape))
-        self.critic = self.make_critic(math.prod(shape) + told)
-
-    def margin_at(self, progress: float | Tensor) -> float | Tensor:
-        """The margin m at a progress in [0, 1) of the training, or of the task."""
-        cfg = self.cfg
-        start = 10 * math.sqrt(math.prod(self.shape) / 784) if cfg.margin is None else cfg.margin
-        # m(s) = m_0 + (m_1 - m_0) s / S
-        return start if cfg.margin_end is None else start + (cfg.margin_end - start) * progress
-
-    def make_critic(self, n_in: int) -> nn.Module:
-        """The critic: here one logit, positive for "real"."""
-        return mlp((n_in,), self.cfg.critic_hidden, 1)
-
-    def sample(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Noise (B, z) from N(0, I) -> samples (B, *shape)."""
-        x = self.generator(told(z, c))
-        return (x.sigmoid() if self.bounded else x).view(-1, *self.shape)
-
-    def energy(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """(B,) the energy of x (B, *shape): for a classifier the surprise -log p(real | x), in nats."""
-        return F.softplus(-self.critic(told(x, c)).squeeze(1))
-
-    def critic_losses(
-        self, x: Tensor, n: int, margin: float | Tensor, c: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(n,) and (B - n,) the critic's loss on each of x (B, *shape): n real samples, then generated ones."""
-        real, generated = self.critic(told(x, c)).squeeze(1).tensor_split([n])
-        # L_D = -log D(x) - log(1 - D(G(z))), with D the sigmoid of the logit
-        return F.softplus(-real), F.softplus(generated)
-
-    def generator_losses(self, fake: Tensor, c: Tensor | None = None) -> Losses:
-        """The generator's loss terms, scalars, on samples `fake` (B, *shape) that carry its gradient."""
-        # L_G = -log D(G(z)), which unlike log(1 - D(G(z))) has a gradient where the critic is sure
-        return {"generator": self.energy(fake, c).mean()}
-
-
 class EnergyGAN(GAN):
     """A generator and a critic that is an auto-encoder: EBGAN, and EBGAN-PT where `cfg.pull_away` > 0."""
 
@@ -133,6 +76,13 @@ class EnergyGAN(GAN):
         cfg = self.cfg
         decoder = mlp((cfg.code,), cfg.decoder_hidden, math.prod(self.shape))
         return nn.ModuleDict({"encoder": mlp((n_in,), cfg.critic_hidden, cfg.code), "decoder": decoder})
+
+    def margin_at(self, progress: float | Tensor) -> float | Tensor:
+        """The margin m at a progress in [0, 1) of the training, or of the task."""
+        cfg = self.cfg
+        start = 10 * math.sqrt(math.prod(self.shape) / 784) if cfg.margin is None else cfg.margin
+        # m(s) = m_0 + (m_1 - m_0) s / S
+        return start if cfg.margin_end is None else start + (cfg.margin_end - start) * progress
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Inputs (B, *shape) -> codes (B, code)."""
@@ -167,93 +117,6 @@ def make_gan(shape: Sequence[int], cfg: EBGAN.Config, seed: int = 0, bounded: bo
         return (EnergyGAN if cfg.objective == "ebgan" else GAN)(shape, cfg, bounded, told)
 
 
-def optimizers(gan: GAN) -> dict[str, Optimizer]:
-    """One Adam for each of the two players."""
-    cfg = gan.cfg
-    return {
-        "critic": adam(gan.critic.parameters(), cfg.critic_lr or cfg.lr, betas=(cfg.beta1, 0.999)),
-        "generator": adam(gan.generator.parameters(), cfg.lr, betas=(cfg.beta1, 0.999)),
-    }
-
-
-class Round(NamedTuple):
-    """What one round of the game is about: real samples and their weights, which sum to 1, noise, conditions, margin."""
-
-    x: Tensor  # (B, *shape)
-    weight: Tensor  # (B,)
-    z: Tensor  # (B', z)
-    margin: float | Tensor
-    c: Tensor | None = None  # (B, C)
-    c_fake: Tensor | None = None  # (B', C)
-
-
-def critic_terms(gan: GAN, now: Round, fake: Tensor) -> Losses:
-    """The critic's loss terms, scalars, with generated samples `fake` (B', *shape)."""
-    c = None if now.c is None or now.c_fake is None else torch.cat([now.c, now.c_fake])
-    # Real and generated samples go through the critic together: one large matrix product instead of two.
-    real, generated = gan.critic_losses(torch.cat([now.x, fake.detach()]), len(now.x), now.margin, c)
-    return {"real": now.weight @ real, "fake": generated.mean()}
-
-
-def update(gan: GAN, opts: dict[str, Optimizer], now: Round) -> Losses:
-    """One step of the critic, then one of the generator against the new critic; returns all terms, detached."""
-    fake = gan.sample(now.z, now.c_fake)  # once for both: the generator does not change in between
-    critic = critic_terms(gan, now, fake)
-    _descend(critic, opts["critic"], gan.critic)
-    generated = gan.generator_losses(fake, now.c_fake)
-    _descend(generated, opts["generator"], gan.generator)
-    return {name: value.detach() for name, value in {**critic, **generated}.items()}
-
-
-def _descend(losses: Losses, opt: Optimizer, player: nn.Module) -> None:
-    opt.zero_grad(set_to_none=True)
-    total(losses).backward(inputs=list(player.parameters()))  # the other player gets no gradient, and none is computed
-    opt.step()
-
-
-def fit(
-    gan: GAN,
-    x: Tensor,
-    steps: int,
-    batch_size: int = 128,
-    seed: int = 0,
-    lr_scale: Callable[[float], float] = constant,
-    watch: Callable[[int], None] | None = None,
-) -> list[dict[str, float]]:
-    """Train a pair on samples x (N, *shape), all at hand at once; `clteach.train` does it task by task.
-
-    Args:
-        gan: the pair, see `make_gan`; it is trained in place.
-        x: the data.
-        steps: updates of each player.
-        batch_size: real samples, and as many generated ones, per step.
-        seed: seed of batches and noise.
-        lr_scale: both learning rates are multiplied by this function of the progress in [0, 1).
-        watch: called with the number of steps done, before the first step and after each.
-
-    Returns:
-        The loss terms, averaged over each hundredth of the steps.
-    """
-    opts, rng, rows = optimizers(gan), generator(seed, "fit", device=x.device), []
-    sums: dict[str, Tensor | float] = {}
-    weight, window = torch.full((batch_size,), 1 / batch_size, device=x.device), math.ceil(steps / 100)
-    for step in range(steps):
-        if watch is not None:
-            watch(step)
-        for group in (group for opt in opts.values() for group in opt.param_groups):
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * lr_scale(step / steps)
-        batch = x[torch.randint(len(x), (batch_size,), generator=rng, device=x.device)]
-        z = torch.randn(batch_size, gan.cfg.z, generator=rng, device=x.device)
-        losses = update(gan, opts, Round(batch, weight, z, gan.margin_at(step / steps)))
-        sums = {name: sums.get(name, 0.0) + value / window for name, value in losses.items()}
-        if (step + 1) % window == 0:
-            rows.append({name: float(value) for name, value in sums.items()})
-            sums = {}
-    if watch is not None:
-        watch(steps)
-    return rows
-
-
 class EBGAN(PureGenerator):
     """Energy-based GAN (Zhao et al. 2017) that learns task after task by replaying itself."""
 
@@ -261,7 +124,7 @@ class EBGAN(PureGenerator):
     summary = "a generator against an auto-encoder's energy, replaying itself (Zhao 2017)"
 
     @dataclass(frozen=True)
-    class Config(learner.GeneratorConfig):
+    class Config(GANConfig):
         """EBGAN's settings."""
 
         objective: Literal["ebgan", "gan"] = "ebgan"
@@ -271,20 +134,14 @@ class EBGAN(PureGenerator):
         for P numbers per sample, the paper's 10 on MNIST"""
         margin_end: float | None = None
         """margin at the end of every task, reached in a straight line; None: it stays"""
+        cooling: bool = False
+        """in the second half of every task let the learning rates fall to 0: players that keep chasing never come to rest"""
         pull_away: float = 0.1
         """weight of the pull-away term; 0: plain EBGAN"""
-        z: int = 50
-        """dimensions of the generator's noise"""
-        critic_hidden: tuple[int, ...] = (256,)
-        """units of the hidden layers of the critic: the classifier's or the encoder's"""
         decoder_hidden: tuple[int, ...] = ()
         """units of the decoder's hidden layers; none: one linear layer, as in the paper"""
         code: int = 32
         """dimensions of the auto-encoder's code"""
-        critic_lr: float | None = None
-        """Adam's learning rate for the critic; None: as for the generator"""
-        beta1: float = 0.5
-        """Adam's decay of the mean gradient: two players chase each other, so an old gradient misleads"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -306,6 +163,10 @@ class EBGAN(PureGenerator):
         self.opts = optimizers(self.gan)
         self.old = frozen_copy(self.gan)  # as it was before the current task
         self.register_buffer("steps_done", torch.zeros(()))
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        scale = cooled if self.cfg.cooling else constant
+        return [Phase("train", steps, scale, self.cfg.fresh_optimizer)]
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         refresh(self.old, self.gan)

@@ -18,23 +18,28 @@ for the classifier as for the generator (which replays itself, or it would forge
   $-T^2 \sum_c p^{\text{old}}_c(T) \log p_c(T)$; classes the old model does not know have target 0.
 
 In Task-IL there is no telling which task a replayed image belongs to, so its loss is the mean over all past heads.
+
+The VAE learns beside the classifier, in the same steps. With `replay_model` another generator dreams, one that learns each
+task before the classifier does: see `clteach.methods.dream_replay`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from clteach import learner
-from clteach.errors import ConfigError
-from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.errors import ConfigError, unknown
+from clteach.learner import Classifier, Generator, Learner, Losses, Noise, Phase, adam, frozen_copy, refresh
 from clteach.replay import imitation_loss, put, room, take
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 from clteach.vae import VAE, bernoulli_nll, kl_standard_normal
+
+REPLAY_MODELS = ("vae", "multiband-vae", "ebgan", "hypernetwork")
 
 
 class GenerativeReplay(Classifier, Generator):
@@ -47,6 +52,8 @@ class GenerativeReplay(Classifier, Generator):
     class Config(learner.Config):
         """Generative replay's settings."""
 
+        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
+        """what dreams of the past: a VAE that learns beside the classifier, or a generator that learns each task first"""
         targets: Literal["soft", "hard"] = "soft"
         """labels of replayed samples: the old classifier's probabilities (soft) or its choice (hard)"""
         temperature: float = 2.0
@@ -71,6 +78,15 @@ class GenerativeReplay(Classifier, Generator):
                     f"generative-replay: temperature={self.temperature}, z={self.z}, replay_batch={self.replay_batch}: "
                     "expected a temperature > 0, at least one latent dimension and at least one replayed sample."
                 )
+            if self.replay_model not in REPLAY_MODELS:
+                raise unknown("replay_model of generative-replay", self.replay_model, REPLAY_MODELS)
+            of_the_vae = {"squared": True, "z": 100, "vae_hidden": None, "keep": "model", "stored_samples": 5000}
+            for name, default in of_the_vae.items():
+                if self.replay_model != "vae" and getattr(self, name) != default:
+                    raise ConfigError(
+                        f"generative-replay: {name}={getattr(self, name)!r} is a setting of its own VAE, not of "
+                        f"replay_model={self.replay_model!r}: leave it out. dream-replay has settings for other generators."
+                    )
             if self.keep not in ("model", "samples") or self.stored_samples < 1:
                 raise ConfigError(
                     f"generative-replay: keep={self.keep!r}, stored_samples={self.stored_samples}: "
@@ -82,6 +98,11 @@ class GenerativeReplay(Classifier, Generator):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
+        if self.cfg.replay_model != "vae":
+            raise ConfigError(
+                f"{self.name}: replay_model={self.cfg.replay_model!r} is another learner, dream-replay; "
+                "clteach.build(...) and clteach.train(...) make it."
+            )
         with seeded(seed, "generator"):
             self.vae = self.make_vae()
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
@@ -91,6 +112,16 @@ class GenerativeReplay(Classifier, Generator):
         else:
             self.register_buffer("stored", room(self.cfg.stored_samples, spec.shape))
             self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
+
+    @classmethod
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+        """A learner of this class; with another generator than its own VAE, `clteach.methods.dream_replay.DreamReplay`."""
+        if cfg is None or cfg.replay_model == "vae":
+            return cls(spec, cfg, seed)
+        from clteach.methods.dream_replay import DreamReplay
+
+        shared = {k: v for k, v in asdict(cfg).items() if k in DreamReplay.Config.__dataclass_fields__}
+        return DreamReplay(spec, DreamReplay.Config(**shared), seed)
 
     def make_vae(self) -> VAE:
         """The generator, with new weights."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from clteach.errors import DataError, unknown
+from clteach.errors import ConfigError, DataError, unknown
 from clteach.metrics import MEASURES
 
 FOLDER = Path(__file__).parent
@@ -197,6 +197,21 @@ def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
         cell["row"]: cell[f"average_{cell.get('measure', 'accuracy')}"]["seeds"]
         for cell in cells
         if cell["scenario"] == scenario
+    }
+
+
+def measured(name: str) -> dict[str, dict[str, list[float]]]:
+    """{head of the column: {row: values, one per seed}} of a study's record.
+
+    Raises:
+        ConfigError: the record is a table of methods × scenarios, see `scores`.
+    """
+    record = load(name)
+    if "measures" not in record:
+        raise ConfigError(f"{name} is no study: its rows are methods, and results.scores reads them.")
+    return {
+        head: {cell["row"]: cell["measures"][measure]["seeds"] for cell in record["cells"]}
+        for measure, head in record["measures"].items()
     }
 
 

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from clteach.checks import check_pure, check_resumes, check_saves, toy_data
+from clteach.checks import check_pure, check_resumes, check_saves, same_state, tiny, toy_data
 from clteach.errors import ConfigError
 from clteach.learner import Phase
-from clteach.methods import METHODS
+from clteach.methods import METHODS, build
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.methods.dream_replay import DREAMS, GENERATORS, DreamReplay
 from clteach.methods.ebgan import EBGAN
+from clteach.methods.generative_replay import REPLAY_MODELS, GenerativeReplay
+from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.replay import imitation_loss
 from clteach.seeding import generator
@@ -124,3 +127,55 @@ def test_replay_keeps_what_finetuning_forgets() -> None:
     assert isinstance(replay.learner, DreamReplay) and isinstance(replay.learner.generator, EBGAN)
     assert float(plain.accuracy[1, 0]) < 0.2
     assert float(replay.accuracy[1, 0]) > 0.8
+
+
+# ------------------------------------------------------------------------- the same by the name of generative replay
+
+
+@pytest.mark.parametrize("model", [name for name in GENERATORS if name != "vae"])
+def test_generative_replay_hands_over_to_it(model: str) -> None:
+    """Asked for another generator, generative replay *is* this learner, to the last bit, in every scenario."""
+    for scenario in ("task", "domain", "class"):
+        stream = split(toy_data(), scenario, tasks=2)
+        options = {"hidden": (8,), "targets": "hard", "lr": 2e-3, "replay_batch": 3, "replay_model": model}
+        runs = [
+            train(name, stream, steps=3, batch_size=5, seed=1, device="cpu", **options)
+            for name in ("generative-replay", "dream-replay")
+        ]
+        assert all(isinstance(run.learner, DreamReplay) for run in runs)
+        assert same_state(runs[0].learner, runs[1].learner)
+
+
+def test_generative_replay_with_its_own_vae_is_as_it_was() -> None:
+    stream = split(toy_data(), "class", tasks=2)
+    learner = build("generative-replay", stream.spec, hidden=(8,))
+    assert type(learner) is GenerativeReplay and learner.describe()["name"] == "generative-replay"
+    assert tuple(GENERATORS) == REPLAY_MODELS
+
+
+def test_settings_that_do_not_fit_the_replay_model() -> None:
+    for setting in ({"z": 20}, {"vae_hidden": (9,)}, {"keep": "samples"}, {"stored_samples": 9}, {"squared": False}):
+        (name,) = setting
+        with pytest.raises(ConfigError, match=f"{name}=.* is a setting of its own VAE"):
+            GenerativeReplay.Config(replay_model="ebgan", **setting)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown replay_model of generative-replay 'ebgam'"):
+        GenerativeReplay.Config(replay_model="ebgam")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="brain-inspired-replay: replay_model='ebgan' is not possible"):
+        BrainInspiredReplay.Config(replay_model="ebgan")
+    stream = split(toy_data(), "class", tasks=2)
+    with pytest.raises(ConfigError, match=r"another learner, dream-replay; clteach\.build"):
+        GenerativeReplay(stream.spec, GenerativeReplay.Config(replay_model="ebgan"))
+
+
+def test_the_hypernetworks_dreams_are_of_the_task_asked_for() -> None:
+    """Each task's decoder is generated from its own embedding: other embeddings, other dreams; the same noise."""
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    model = HypernetworkVAE(stream.spec, tiny(HypernetworkVAE))
+    model.enter(1, model.phases(1, 1)[0])
+    tasks = torch.tensor([0, 1, 0])
+    before = model.sample(3, generator(0), tasks=tasks)
+    with torch.no_grad():
+        model.vae.hypernet.embeddings[0] += 1.0
+    after = model.sample(3, generator(0), tasks=tasks)
+    assert before.shape == (3, *stream.spec.shape)
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]

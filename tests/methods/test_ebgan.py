@@ -12,20 +12,9 @@ from torch.nn import functional as F
 
 from clteach.checks import toy_data
 from clteach.errors import ConfigError
+from clteach.gan import GAN, Round, fit, optimizers, update
 from clteach.learner import Phase
-from clteach.methods.ebgan import (
-    EBGAN,
-    GAN,
-    EnergyGAN,
-    Round,
-    energy,
-    fit,
-    hinge,
-    make_gan,
-    optimizers,
-    pull_away,
-    update,
-)
+from clteach.methods.ebgan import EBGAN, EnergyGAN, energy, hinge, make_gan, pull_away
 from clteach.plane import grid
 from clteach.seeding import generator
 from clteach.streams import Stream, split
@@ -287,6 +276,15 @@ def test_margin_schedule() -> None:
     assert margins == [8.0, 6.5, 5.0]
     learner.begin_phase(1, Phase("train", 4), stream[1].train, generator(0))
     assert float(learner.round(batch, learner.draw(5, generator(0))).margin) == 8.0
+
+
+def test_cooling_stops_the_players_at_the_end_of_a_task() -> None:
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    scales = [
+        EBGAN(stream.spec, EBGAN.Config(**{**TINY, "cooling": cooling})).phases(0, 10)[0].lr_scale
+        for cooling in (False, True)
+    ]
+    assert [[scale(p) for p in (0.0, 0.5, 0.75, 1.0)] for scale in scales] == [[1, 1, 1, 1], [1, 1, 0.5, 0]]
 
 
 # -------------------------------------------------------------------------------------------------------- the learner

@@ -1,0 +1,141 @@
+"""The studies of the book: quick, the same each time, and measuring what their recipes say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from clteach import options, studies
+from clteach.checks import toy_data
+from clteach.data import data_folder
+from clteach.errors import ConfigError
+from clteach.experiments import grid
+from clteach.generation import frechet_distance
+from clteach.methods import METHODS, build, configure
+from clteach.methods.domain_transfer import Domain, accuracy, adapt, reduced, shifted
+from clteach.options import Sweep
+from clteach.presets import column
+from clteach.recipes import RECIPES, Recipe, Study
+from clteach.seeding import generator
+
+TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4}
+EBGAN_STUDIES = [
+    name for name, recipe in RECIPES.items() if isinstance(recipe, Study) and recipe.run is studies.plane_gan
+]
+
+
+@pytest.mark.parametrize("name", EBGAN_STUDIES)
+def test_every_row_of_a_plane_study_gives_its_measures(name: str) -> None:
+    study = RECIPES[name]
+    assert isinstance(study, Study)
+    for row in study.rows.values():
+        assert set(study.measures) <= set(study.run(seed=0, steps=1, **{**row, **TINY, "batch": 8}))
+
+
+def test_margins_are_those_of_the_paper_in_the_units_of_the_plane() -> None:
+    rows = RECIPES["ebgan-margin"].rows
+    gan = studies.make_gan((2,), studies.EBGAN.Config(**rows["10"]), bounded=False)  # type: ignore[arg-type]
+    default = studies.make_gan((2,), studies.EBGAN.Config(), bounded=False)
+    assert gan.margin_at(0.5) == default.margin_at(0.5) == pytest.approx(10 * math.sqrt(2 / 784))
+    moving = studies.make_gan((2,), studies.EBGAN.Config(**rows["1 → 10"]), bounded=False)  # type: ignore[arg-type]
+    ends = [float(moving.margin_at(progress)) / math.sqrt(2 / 784) for progress in (0.0, 1.0)]
+    assert ends == pytest.approx([1.0, 10.0])
+
+
+def test_samples_are_judged_like_the_learner_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study of samples is one task with all classes, and its FID that of the learner's own samples."""
+    monkeypatch.setattr(studies, "load", lambda name: toy_data(n_classes=4, n=30))
+    found = studies.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
+    assert set(RECIPES["ebgan-samples"].measures) <= set(found)  # type: ignore[union-attr]
+    assert found == studies.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
+    stream = studies.split(toy_data(n_classes=4, n=30), "class", tasks=1)
+    run = studies.train("ebgan", stream, steps=5, batch_size=8, seed=3, **TINY)
+    learner, test = run.learner, stream[0].test
+    assert isinstance(learner, studies.PureGenerator)
+    real = torch.cat([batch.x for batch in test.batches()])
+    fid = frechet_distance(learner.features(real), learner.features(learner.judged(0, test)))
+    assert found["fid"] == pytest.approx(fid) == pytest.approx(float(run.accuracy[0, 0]))
+    assert all(0 <= found[share] <= 100 for share in ("precision", "recall"))
+
+
+# ------------------------------------------------------------------------------------------------------ domain transfer
+
+
+def test_mnist_is_reduced_to_means_over_blocks() -> None:
+    x = torch.rand(2, 1, 28, 28, generator=generator(0))
+    small = reduced(x)
+    assert small.shape == (2, 1, 8, 8)
+    assert float(small[1, 0, 0, 0]) == pytest.approx(float(x[1, 0, 2:5, 2:5].mean()))
+    assert float(small[0, 0, 7, 3]) == pytest.approx(float(x[0, 0, 23:26, 11:14].mean()))
+
+
+def test_the_blur_is_as_wide_as_a_share_of_the_image() -> None:
+    dot = torch.zeros(1, 1, 28, 28)
+    dot[0, 0, 14, 14] = 1.0
+    blurred = shifted(dot, "blurred", generator(0))[0, 0]
+    assert int((blurred > 0).sum()) == 11**2 and float(blurred[14, 14]) == pytest.approx(1 / 121)
+
+
+def test_domains_may_have_other_numbers_of_images_and_only_the_bound_reads_targets_labels() -> None:
+    toy = toy_data((1, 4, 4), n_classes=4, n=20)
+    x = toy.x_train.float() / 255
+    source, target = Domain(x, toy.y_train), Domain(1 - x[:30], toy.y_train[:30])
+    hidden = Domain(target.x, torch.full_like(target.y, -1))  # labels that would raise an error where they are read
+    for method in ("source-only", "dann", "energy"):
+        nets = [adapt(source, seen, method, generator(0), steps=5) for seen in (target, hidden)]
+        assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+    bound = adapt(target, target, "target", generator(0), steps=150)
+    assert accuracy(bound, target) > 0.9
+    assert accuracy(adapt(source, source, "source-only", generator(0), steps=150), source) > 0.9
+
+
+@pytest.mark.mnist
+def test_digits_and_mnist_both_ways() -> None:
+    if not (data_folder() / "mnist.npz").is_file():
+        pytest.skip("mnist.npz is not in the data folder; set CLTEACH_DATA to a folder that holds it")
+    found = studies.digits_and_mnist(0, 80, "target")
+    assert set(found) == set(RECIPES["domain-transfer-digits-mnist"].measures)  # type: ignore[union-attr]
+    assert min(found.values()) > 40  # even 80 steps on the target's own labels are far above 10 % by chance
+
+
+# ---------------------------------------------------------------------------------------------------- the grid search
+
+
+def test_the_grid_is_what_the_sweep_of_its_record_would_try() -> None:
+    recipe = RECIPES["ebgan-grid"]
+    assert isinstance(recipe, Recipe)
+    tried: dict[str, dict[str, list[object]]] = {"ebgan": {}}
+    for word in ("hidden=200,200 200,400,400 400", "critic_hidden=128,128 128,256,256 256"):
+        options.add_values(word, tried)
+    base = column("ebgan", recipe.stream)
+    for family, of_family in {"GAN": {"objective": "gan"}, "EBGAN": {"pull_away": 0.0}, "EBGAN-PT": {}}.items():
+        swept = {
+            repr(configure(METHODS["ebgan"], {"lr": 1e-3, **of_family, **choice})) for choice in grid(tried["ebgan"])
+        }
+        rows = [row for name, row in recipe.rows.items() if name.split(",")[0] == family]
+        in_recipe = {
+            repr(configure(METHODS["ebgan"], {**base.settings("ebgan", "class"), **row.settings})) for row in rows
+        }
+        assert swept == in_recipe and len(rows) == 16
+    assert base.stream["validation"] == Sweep().validation and recipe.evaluate_on == Sweep().on
+
+
+def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
+    recipe = RECIPES["replay-models-split-mnist"]
+    assert isinstance(recipe, Recipe)
+    spec = studies.split(toy_data(), "class", tasks=2).spec
+    shared = set()
+    for row in recipe.rows.values():
+        settings = {**column("2022", recipe.stream).settings(row.method, "class"), **row.settings}
+        cfg = configure(METHODS[row.method], settings)
+        shared.add((cfg.hidden, cfg.lr, cfg.targets, cfg.temperature, cfg.replay_batch))
+        assert (
+            build(row.method, spec, configure(METHODS[row.method], {**settings, "hidden": (8,)})).measure == "accuracy"
+        )
+    assert len(shared) == 1
+    with pytest.raises(ConfigError, match="unknown recipe"):
+        from clteach.experiments import reproduce
+
+        reproduce("replay-models-split-mnst")
