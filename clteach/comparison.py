@@ -109,8 +109,8 @@ def _repeated(scenario: str, tasks: int, shape: tuple[int, ...] = (1, 8, 8)) -> 
 def collected(stream: str) -> pd.DataFrame:
     """All recorded accuracies on one stream, whichever records they stand in: one line per row, scenario and preset.
 
-    Where records overlap, the longer run counts: a full one before a shortened one, then the one with more seeds. Sweeps
-    over one setting are left out.
+    Where records overlap, the longer run counts: a full one before a shortened one, then the one with more seeds. Left out
+    are sweeps over one setting, and recipes that train for fewer steps than their preset's on purpose.
 
     Args:
         stream: its name, as in "split-digits"; of a data set in `clteach.data.NAMES`.
@@ -125,6 +125,9 @@ def collected(stream: str) -> pd.DataFrame:
     for name in results.names():
         record = results.load(name)
         if record.get("stream", {}).get("name") != stream or record.get("axis"):
+            continue
+        steps = presets.column(record["preset"], stream).steps
+        if not record["shortened"] and record["steps"] != steps:
             continue
         for cell in record["cells"]:
             if cell.get("measure", "accuracy") != "accuracy":
@@ -297,6 +300,8 @@ CHAPTERS = {
     "brain_inspired_replay": "05_brain_inspired_replay",
     "hypernetwork": "06_hypernetwork",
     "hypernetwork_replay": "06_hypernetwork",
+    "hypernetwork_tir": "06_hypernetwork",
+    "hypernetwork_vae": "06_hypernetwork",
     "ebgan": "07_ebgan",
     "dream_replay": "07_ebgan",
 }
