@@ -237,11 +237,11 @@ def live(runs: Sequence[Run], stream: Stream, row: str | None = None) -> pd.Data
 MARKS = {"agrees": " ✓", "differs": " ✗"}
 
 
-def side_by_side(table: pd.DataFrame) -> str:
+def side_by_side(table: pd.DataFrame, costs: bool = True) -> str:
     """The lines of `collected` and `live` as a Markdown table: a row per method, a column per scenario, then the costs.
 
     Published numbers stand in brackets, with ✓ or ✗ where a verdict was given. Memory is that of the largest scenario,
-    seconds are the mean over the scenarios.
+    seconds are the mean over the scenarios; ``costs=False`` leaves both out.
     """
     scenarios = [scenario for scenario in SCENARIOS if scenario in set(table["scenario"])]
     several = table["preset"].nunique() > 1
@@ -250,14 +250,14 @@ def side_by_side(table: pd.DataFrame) -> str:
         *(["settings"] if several else []),
         *(f"{scenario.capitalize()}-IL (%)" for scenario in scenarios),
     ]
-    head += ["extra memory (kB)", "of it data (kB)", "seconds"]
+    head += ["extra memory (kB)", "of it data (kB)", "seconds"] * costs
     body = []
     for (preset, _), lines in table.groupby(["preset", "row"], sort=False):
         cells = lines.set_index("scenario")
         shown = [_cell(cells.loc[scenario]) if scenario in cells.index else "–" for scenario in scenarios]
         name = named(lines.iloc[0]) + " (shortened run)" * bool(lines["shortened"].any())
-        costs = [f"{lines['extra'].max():,.0f}", f"{lines['data'].max():,.0f}", f"{lines['seconds'].mean():,.0f}"]
-        body.append([name, *([str(preset)] if several else []), *shown, *costs])
+        price = [f"{lines['extra'].max():,.0f}", f"{lines['data'].max():,.0f}", f"{lines['seconds'].mean():,.0f}"]
+        body.append([name, *([str(preset)] if several else []), *shown, *(price if costs else [])])
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
 
 
@@ -289,6 +289,21 @@ def sources(table: pd.DataFrame) -> str:
             f"{' **A shortened run**, so no verdict is given.' * record['shortened']}\n"
         )
     return "".join(items)
+
+
+def beside_paper(stream: str, preset: str) -> str:
+    """The recorded rows of one preset beside the published numbers, as Markdown: the table, the rule, the sources."""
+    lines = collected(stream)
+    lines = lines[lines["preset"] == preset]
+    verdicts = lines["verdict"].value_counts()
+    agreeing, judged = verdicts.get("agrees", 0), verdicts.get("agrees", 0) + verdicts.get("differs", 0)
+    return (
+        f"{side_by_side(lines, costs=False)}\n"
+        "Average accuracy over all tasks after the last one, in percent, mean ± SEM; in brackets the published number. "
+        "✓: the two differ by at most 2.5 standard errors of their difference, or by half a point (where the paper gives no "
+        "error, by 2.5 of ours or by 1.5 points). "
+        f"{agreeing} of {judged} published cells agree.\n\n{sources(lines)}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ the cards

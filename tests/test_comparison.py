@@ -195,6 +195,14 @@ def test_records_are_put_together(three_records: None) -> None:
         collected("split-cifar100")
 
 
+def test_beside_paper(three_records: None) -> None:
+    text = comparison.beside_paper("split-mnist", "2022")
+    assert "| ER | 81.0 ± 1.0 (80.0 ✓) |\n" in text and "seconds |" not in text
+    assert "1 of 1 published cells agree" in text and "c_other" not in text
+    page = results.stamp("a\n<!-- papers: split-mnist 2022 -->\nold\n<!-- end of table -->\nb")
+    assert page == f"a\n<!-- papers: split-mnist 2022 -->\n{text}<!-- end of table -->\nb" == results.stamp(page)
+
+
 def test_live_runs_join_the_table(three_records: None) -> None:
     import pandas as pd
 

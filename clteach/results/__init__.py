@@ -216,6 +216,17 @@ def measured(name: str) -> dict[str, dict[str, list[float]]]:
 
 
 def stamp(text: str) -> str:
-    """`text` with every ``<!-- table: NAME -->`` ... ``<!-- end of table -->`` filled from the records."""
-    pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)"
-    return re.sub(pattern, lambda match: f"{match[1]}{readme_table(match[2])}{match[3]}", text, flags=re.DOTALL)
+    """`text` with its tables filled from the records.
+
+    ``<!-- table: NAME -->`` ... ``<!-- end of table -->`` holds one record, ``<!-- papers: STREAM PRESET -->`` ... all
+    records of a stream and preset beside the published numbers.
+    """
+    from clteach.comparison import beside_paper  # which reads records itself
+
+    pattern = r"(<!-- (table|papers): ([\w-]+)(?: ([\w-]+))? -->\n).*?(<!-- end of table -->)"
+
+    def filled(match: re.Match[str]) -> str:
+        content = readme_table(match[3]) if match[2] == "table" else beside_paper(match[3], match[4])
+        return f"{match[1]}{content}{match[5]}"
+
+    return re.sub(pattern, filled, text, flags=re.DOTALL)
