@@ -223,6 +223,31 @@ def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
     assert json.loads(source[0]) == {"text/html": pages}
 
 
+def test_shown_code_leads_to_the_api_page() -> None:
+    source = [json.dumps({"text/markdown": "*`clteach.vae.VAE.encode`*\n\n```python\n*`x`*"})]
+    extension().fill_in(None, "notebooks/02_latent_space", source)
+    assert json.loads(source[0])["text/markdown"].startswith('<a href="../book/api.html#clteach.vae.VAE.encode">')
+    assert source[0].count("<a ") == 1
+
+
+def test_methods_lead_to_their_chapters() -> None:
+    sections = extension().api_sections()
+    assert "Taken apart in chapter {doc}`05 Brain-inspired replay <../notebooks/05_brain_inspired_replay>`." in sections
+    assert sections.count("Taken apart") == sum(name.startswith("clteach.methods.") for name in extension().modules())
+
+
+@pytest.mark.book
+def test_links_to_the_api_page_arrive(html: Path) -> None:
+    there = set(re.findall(r'id="(clteach[\w.]+)"', (html / "book" / "api.html").read_text(encoding="utf-8")))
+    links = {
+        (page.stem, name)
+        for page in (html / "notebooks").glob("*.html")
+        for name in re.findall(r'href="\.\./book/api\.html#([\w.]+)"', page.read_text(encoding="utf-8"))
+    }
+    assert len(links) > 30
+    assert not sorted((page, name) for page, name in links if name not in there)
+
+
 def markdown_to_rest(docstring: str) -> str:
     lines = docstring.split("\n")
     extension().from_markdown(None, "function", "name", None, None, lines)

@@ -13,6 +13,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import clteach
+from clteach.comparison import CHAPTERS
 from clteach.exercises import course
 from clteach.exercises.core import chapters, exercises
 
@@ -37,6 +38,9 @@ SOLUTION = re.compile(r"<!-- solution ([\w.]+) -->")
 # A link in a notebook's output leads to another file of the repository; in the book it leads to that file's page.
 LINK = re.compile(r'(href=\\"[\w./-]+)\.(?:ipynb|md)(?=[#\\])')
 
+# What `show_source` writes above the code; in the book it leads to the name's entry on the API page.
+SHOWN = re.compile(r"\*`(clteach(?:\.[A-Za-z]\w*)+)`\*(?=\\n)")
+
 
 def repository() -> str:
     """The public address of the project, from the one place where it stands."""
@@ -52,8 +56,18 @@ def modules() -> Iterator[str]:
 
 
 def api_sections() -> str:
-    section = "## {1}\n\n```{{eval-rst}}\n.. automodule:: {0}\n   :members:\n   :show-inheritance:\n```\n"
-    return "\n".join(section.format(name, name.removeprefix("clteach.")) for name in modules())
+    section = "## {1}\n{2}\n```{{eval-rst}}\n.. automodule:: {0}\n   :members:\n   :show-inheritance:\n```\n"
+    return "\n".join(section.format(name, name.removeprefix("clteach."), chapter_of(name)) for name in modules())
+
+
+def chapter_of(module: str) -> str:
+    """The line of a method's section that leads to the chapter that takes it apart; nothing for other modules."""
+    package, _, name = module.rpartition(".")
+    if package != "clteach.methods":
+        return ""
+    stem = CHAPTERS.get(name, "01_forgetting")
+    title = f"{stem[:2]} {chapters()[stem[:2]]}"
+    return f"\nTaken apart in chapter {{doc}}`{title} <../notebooks/{stem}>`.\n"
 
 
 def table(*rows: tuple[object, ...]) -> str:
@@ -94,6 +108,7 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("notebooks/"):  # the source is JSON
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
+        source[0] = SHOWN.sub(r'<a href=\\"../book/api.html#\1\\"><em><code>\1</code></em></a>', source[0])
     if docname.startswith("book/"):
         source[0] = source[0].replace("{{ repository }}", repository())
         if docname == "book/instructors":
