@@ -56,7 +56,9 @@ def statement(exercise: Exercise) -> str:
 def imports(chosen: list[Exercise]) -> str:
     """The import lines that the exercises need together, sorted as ruff sorts them."""
     lines = {line for each in chosen for line in each.imports} | {"import torch"}
-    standard = {"import math", "from collections.abc import Callable"}
+    both = {"from torch import Tensor", "from torch import nn"}
+    lines = (lines - both) | {"from torch import Tensor, nn"} if both <= lines else lines
+    standard = {"import copy", "import math", "from collections.abc import Callable"}
     order = sorted(lines, key=lambda line: (line.startswith("from"), line))
     blocks = ["\n".join(each for each in order if (each in standard) == inside) for inside in (True, False)]
     return "\n\n".join(filter(None, [*blocks, "from clteach.exercises import check"]))
