@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 import sys
 import threading
 import time
@@ -356,13 +357,17 @@ def test_a_flood_of_prints_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_stop_button_stops_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_button_stops_the_function() -> None:
     import _thread
 
-    stop = threading.Timer(0.2, _thread.interrupt_main)
-    stop.start()
-    with pytest.raises(KeyboardInterrupt):
-        check("02.kl", forever, seconds=30)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
+    try:
+        stop = threading.Timer(0.2, _thread.interrupt_main)
+        stop.start()
+        with pytest.raises(KeyboardInterrupt):
+            check("02.kl", forever, seconds=30)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not left_over()
     assert sys.stdout is not None and check("02.kl", right).passed
 

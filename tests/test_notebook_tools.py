@@ -27,7 +27,7 @@ def test_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_show_source_is_the_running_code() -> None:
     text = show_source(Joint.training_data, Joint).data
     assert inspect.getsource(Joint) in text
-    assert "*clteach.methods.joint.Joint.training_data*" in text
+    assert "*`clteach.methods.joint.Joint.training_data`*" in text
     assert "\ndef training_data" in text, "a method stands at the left margin"
 
 
