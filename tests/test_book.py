@@ -237,6 +237,13 @@ def test_methods_lead_to_their_chapters() -> None:
 
 
 @pytest.mark.book
+def test_tables_that_cells_display_are_tables(html: Path) -> None:
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (html / "notebooks").glob("*.html")}
+    assert "<td" in pages["08_comparison"]
+    assert not [name for name, text in pages.items() if re.search(r"<p>\| ", text)]
+
+
+@pytest.mark.book
 def test_links_to_the_api_page_arrive(html: Path) -> None:
     there = set(re.findall(r'id="(clteach[\w.]+)"', (html / "book" / "api.html").read_text(encoding="utf-8")))
     links = {
