@@ -32,8 +32,7 @@ def replay_loss(current: Tensor, replay: Tensor, n: int) -> Tensor:
 
 
 def soft_targets(old_logits: Tensor, known: Tensor, T: float) -> Tensor:
-    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets "
-    "0."""
+    """(B, C) the old model's probabilities at temperature T; a class that it does not know, known (C,) False, gets 0."""
     ### BEGIN SOLUTION
     return F.softmax(old_logits.masked_fill(~known, -torch.inf) / T, 1)
     ### END SOLUTION

@@ -52,8 +52,7 @@ def pull_away(S: Tensor) -> Tensor:
 
 
 def value(p_data: Tensor, p_g: Tensor, m: float) -> float:
-    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) "
-    "sum to 1."""
+    """The discriminator's loss at its best response: D = m where p_data < p_g and 0 elsewhere; p_data, p_g (K,) sum to 1."""
     ### BEGIN SOLUTION
     D = m * (p_data < p_g)
     return float((p_data * D + p_g * F.relu(m - D)).sum())
