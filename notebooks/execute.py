@@ -185,14 +185,14 @@ def processor_seconds() -> float:
     return os.times().children_user + os.times().children_system
 
 
-def record_time(name: str, size: str, wall: float, processor: float) -> None:
+def record_time(name: str, size: str, wall: float, processor: float, commit: str | None) -> None:
     """Write what a chapter took into book/chapter_times.json, which the instructor's guide shows."""
     times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
     entry = {
         "processor_seconds": round(processor, 1),
         "wall_seconds": round(wall, 1),
         "device": machine("cuda" if torch.cuda.is_available() else "cpu"),
-        "commit": checkout(),
+        "commit": commit,
         "command": f"make times SIZE={size}",
     }
     times.setdefault(name, {})[size] = entry
@@ -207,6 +207,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     size = os.environ.setdefault("CLTEACH_SIZE", "quick")
+    commit = checkout()  # before the first time is written, which changes the checkout
     for path in chosen:
         start, before = time.perf_counter(), processor_seconds()
         try:
@@ -215,7 +216,7 @@ def main() -> None:
             sys.exit(str(error))
         if arguments.times:
             wall, processor = time.perf_counter() - start, processor_seconds() - before
-            record_time(path.stem, size, wall, processor)
+            record_time(path.stem, size, wall, processor, commit)
             print(f"{path.name}: {wall:.1f} s, {processor:.1f} s of processor time -> {TIMES}", flush=True)
             continue
         target = path if size == "quick" else ROOT / "out" / "notebooks" / path.name

@@ -40,11 +40,11 @@ class ProtectsPast(Learner):
 
     def guarded(self) -> tuple[Hypernet, str, float] | None:
         """The hypernetwork that learns now, the name of its optimiser, and β; None: no hypernetwork learns."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define guarded()")
 
     def task_loss(self, batch: Batch, noise: Noise) -> Losses:
         """The loss of the current task alone, by terms."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define task_loss()")
 
     def enter(self, t: int, phase: Phase) -> None:
         super().enter(t, phase)
