@@ -105,6 +105,15 @@ def optimizers(gan: GAN) -> dict[str, Optimizer]:
     }
 
 
+class Past(NamedTuple):
+    """What the generator made before the task, from which noise, and the weight of making it again, in [0, 1]."""
+
+    z: Tensor  # (R, z)
+    c: Tensor  # (R, C)
+    made: Tensor  # (R, *shape)
+    weight: float
+
+
 class Round(NamedTuple):
     """What one round of the game is about: real samples and their weights, which sum to 1, noise, conditions, margin."""
 
@@ -114,6 +123,7 @@ class Round(NamedTuple):
     margin: float | Tensor
     c: Tensor | None = None  # (B, C)
     c_fake: Tensor | None = None  # (B', C)
+    past: Past | None = None
 
 
 def critic_terms(gan: GAN, now: Round, fake: Tensor) -> Losses:
@@ -124,12 +134,23 @@ def critic_terms(gan: GAN, now: Round, fake: Tensor) -> Losses:
     return {"real": now.weight @ real, "fake": generated.mean()}
 
 
+def generator_terms(gan: GAN, now: Round, fake: Tensor) -> Losses:
+    """The generator's loss terms, scalars, on generated samples `fake` (B', *shape) that carry its gradient."""
+    losses = gan.generator_losses(fake, now.c_fake)
+    if now.past is None:
+        return losses
+    z, c, made, weight = now.past
+    # L = (1 - w) L_G + w E_z ‖G(z, c) - G_old(z, c)‖: the same noise shall make what it made before
+    drift = torch.linalg.vector_norm((gan.sample(z, c) - made).flatten(1), dim=1).mean()
+    return {**{name: (1 - weight) * value for name, value in losses.items()}, "alignment": weight * drift}
+
+
 def update(gan: GAN, opts: dict[str, Optimizer], now: Round) -> Losses:
     """One step of the critic, then one of the generator against the new critic; returns all terms, detached."""
     fake = gan.sample(now.z, now.c_fake)  # once for both: the generator does not change in between
     critic = critic_terms(gan, now, fake)
     _descend(critic, opts["critic"], gan.critic)
-    generated = gan.generator_losses(fake, now.c_fake)
+    generated = generator_terms(gan, now, fake)
     _descend(generated, opts["generator"], gan.generator)
     return {name: value.detach() for name, value in {**critic, **generated}.items()}
 

@@ -17,8 +17,14 @@ Nothing in $\mathcal{L}_G$ asks for variety within a batch. EBGAN-PT adds `pull_
 orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et al. 2014 instead, everything else alike
 (`clteach.gan`, where the rounds of the game are).
 
-As a continual learner (`EBGAN`) both players are told the task, and the generator replays itself: from the second task
-on, a copy of it from before the task stands in for the data of the past, so that the critic sees past and present alike.
+As a continual learner (`EBGAN`) both players are told the task, and from the second task on a copy of the generator from
+before the task knows the past, which can be kept in two ways. With `past="replay"` its samples stand in for the data of the
+past, so that the critic sees past and present alike. With `past="alignment"` (Wu et al. 2018) the game is about the current
+task alone, and for past tasks the generator shall make of the same noise what the copy makes of it:
+
+$$\mathcal{L}_G' = \tfrac1n\, \mathcal{L}_G + \big(1 - \tfrac1n\big)\, \lVert G(z, t) - G_{\text{old}}(z, t) \rVert.$$
+
+A copy of a sample is then off by a little; a copy of a distribution, which is all that replay asks for, may lose modes.
 """
 
 from __future__ import annotations
@@ -33,13 +39,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.gan import GAN, GANConfig, Round, cooled, critic_terms, optimizers, told, update
+from clteach.gan import GAN, GANConfig, Past, Round, cooled, critic_terms, generator_terms, optimizers, told, update
 from clteach.learner import Losses, Noise, Phase, PureGenerator, constant, frozen_copy, refresh
 from clteach.nets import mlp
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 
 OBJECTIVES = ("ebgan", "gan")
+PASTS = ("replay", "alignment")
 
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -129,6 +136,8 @@ class EBGAN(PureGenerator):
 
         objective: Literal["ebgan", "gan"] = "ebgan"
         """the critic: an auto-encoder's energy (ebgan) or a classifier (gan)"""
+        past: Literal["replay", "alignment"] = "replay"
+        """how past tasks are kept: their samples play as data (replay), or the same noise must make the same (alignment)"""
         margin: float | None = None
         """energy m up to which the critic pushes generated samples, in the units of the data (ebgan); None: 10 √(P / 784)
         for P numbers per sample, the paper's 10 on MNIST"""
@@ -147,6 +156,8 @@ class EBGAN(PureGenerator):
             super().__post_init__()
             if self.objective not in OBJECTIVES:
                 raise ConfigError(f"ebgan: objective={self.objective!r}: expected {' or '.join(OBJECTIVES)}.")
+            if self.past not in PASTS:
+                raise ConfigError(f"ebgan: past={self.past!r}: expected {' or '.join(PASTS)}.")
             negative = any(m is not None and m < 0 for m in (self.margin, self.margin_end))
             if self.margin == 0 or negative or self.pull_away < 0 or self.z < 1 or self.code < 1:
                 raise ConfigError(
@@ -174,9 +185,10 @@ class EBGAN(PureGenerator):
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         n_replay = 0 if self.t == 0 else n
+        first = self.t if self.cfg.past == "alignment" else 0  # of the tasks that the game is about
         return {
             "z": torch.randn(n, self.cfg.z, generator=rng, device=rng.device),
-            "tasks": torch.randint(self.t + 1, (n,), generator=rng, device=rng.device),
+            "tasks": torch.randint(first, self.t + 1, (n,), generator=rng, device=rng.device),
             "z_old": torch.randn(n_replay, self.cfg.z, generator=rng, device=rng.device),  # what is replayed
         }
 
@@ -185,25 +197,30 @@ class EBGAN(PureGenerator):
         return F.one_hot(tasks, self.spec.n_tasks).to(torch.float32)
 
     def round(self, batch: Batch, noise: Noise) -> Round:
-        """This step's round: what the critic takes for real is the batch and, from the second task on, replayed samples."""
-        x, tasks, n, n_replay = batch.x, batch.task, len(batch.x), len(noise["z_old"])
-        weight = x.new_full((n,), 1 / n)
-        if n_replay:
-            past = torch.arange(n_replay, device=x.device) % self.t  # an equal share of every past task
+        """This step's round: the batch, and from the second task on what the generator from before the task makes."""
+        x, tasks, z_old = batch.x, batch.task, noise["z_old"]
+        weight = x.new_full((len(x),), 1 / len(x))
+        past = None
+        if len(z_old):
+            earlier = torch.arange(len(z_old), device=x.device) % self.t  # an equal share of every past task
+            told = self.told(earlier)
             with torch.no_grad():
-                x = torch.cat([x, self.old.sample(noise["z_old"], self.told(past))])
-            tasks = torch.cat([tasks, past])
+                made = self.old.sample(z_old, told)
             # Of n tasks seen each counts 1/n
             share = 1 / (self.t + 1)
-            weight = torch.cat([share * weight, x.new_full((n_replay,), (1 - share) / n_replay)])
+            if self.cfg.past == "alignment":
+                past = Past(z_old, told, made, 1 - share)
+            else:
+                x, tasks = torch.cat([x, made]), torch.cat([tasks, earlier])
+                weight = torch.cat([share * weight, x.new_full((len(made),), (1 - share) / len(made))])
         margin = self.gan.margin_at(self.steps_done / self.phase.steps if self.phase and self.phase.steps else 0.0)
-        return Round(x, weight, noise["z"], margin, self.told(tasks), self.told(noise["tasks"]))
+        return Round(x, weight, noise["z"], margin, self.told(tasks), self.told(noise["tasks"]), past)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         """The terms of both players as they are now. Nobody descends their sum: `step` lets the players take turns."""
         now = self.round(batch, noise)
         fake = self.gan.sample(now.z, now.c_fake)
-        return {**critic_terms(self.gan, now, fake), **self.gan.generator_losses(fake, now.c_fake)}
+        return {**critic_terms(self.gan, now, fake), **generator_terms(self.gan, now, fake)}
 
     def step(self, batch: Batch, noise: Noise) -> Losses:
         losses = update(self.gan, self.opts, self.round(batch, noise))

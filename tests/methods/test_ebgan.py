@@ -343,8 +343,33 @@ def test_step_reports_what_loss_says_of_the_critic() -> None:
         torch.testing.assert_close(told[name], before[name].detach())
 
 
-def test_the_old_generator_never_learns() -> None:
-    learner, stream = ready("class", 1)
+def test_alignment_plays_the_current_task_and_repeats_the_past() -> None:
+    """At task 3: 1/3 of the generator's loss is the game on the third task, 2/3 the distance from what it made before."""
+    learner, stream = ready("class", 2, past="alignment")
+    batch, noise = stream[2].train.batch(torch.arange(5)), learner.draw(6, generator(0))
+    assert noise["tasks"].tolist() == [2] * 6
+    now, losses = learner.round(batch, noise), learner.loss(batch, noise)
+    assert torch.equal(now.x, batch.x) and now.weight.tolist() == pytest.approx([0.2] * 5)
+    told = learner.told(torch.tensor([0, 1, 0, 1, 0, 1]))
+    with torch.no_grad():
+        drift = learner.gan.sample(noise["z_old"], told) - learner.old.sample(noise["z_old"], told)
+        played = learner.gan.generator_losses(learner.gan.sample(noise["z"], now.c_fake), now.c_fake)
+    torch.testing.assert_close(losses["alignment"].detach(), drift.flatten(1).norm(dim=1).mean() * 2 / 3)
+    for name in ("generator", "pull-away"):
+        torch.testing.assert_close(losses[name].detach(), played[name] / 3)
+    assert set(losses) == set(learner.step(batch, noise)) == {"real", "fake", "generator", "pull-away", "alignment"}
+
+
+def test_alignment_alone_brings_the_generator_back() -> None:
+    learner, stream = ready("class", 1, past="alignment", lr=1e-2)
+    batch = stream[1].train.batch(torch.arange(5))
+    drifts = [float(learner.step(batch, learner.draw(64, generator(s)))["alignment"]) for s in range(150)]
+    assert drifts[-1] < 0.5 * drifts[0]
+
+
+@pytest.mark.parametrize("past", ["replay", "alignment"])
+def test_the_old_generator_never_learns(past: str) -> None:
+    learner, stream = ready("class", 1, past=past)
     before = copy.deepcopy(learner.old.state_dict())
     for s in range(3):
         learner.step(stream[1].train.batch(torch.arange(5)), learner.draw(5, generator(s)))
@@ -360,6 +385,6 @@ def test_samples_and_errors() -> None:
     assert torch.equal(images, learner.sample(4, generator(0)))
     with pytest.raises(ConfigError, match="no labels"):
         learner.sample(4, generator(0), classes=torch.zeros(4))
-    for bad in ({"margin": 0.0}, {"margin_end": -1.0}, {"pull_away": -0.1}, {"z": 0}, {"code": 0}, {"objective": "x"}):
+    for bad in ({"margin": 0.0}, {"margin_end": -1.0}, {"pull_away": -0.1}, {"z": 0}, {"code": 0}, {"objective": "x"}, {"past": "x"}):
         with pytest.raises(ConfigError, match="ebgan"):
             EBGAN.Config(**bad)  # type: ignore[arg-type]
