@@ -26,6 +26,7 @@ import torch
 import clteach
 from clteach import presets
 from clteach.errors import ConfigError, unknown
+from clteach.features import trained
 from clteach.jobs import Job, Result, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
@@ -131,10 +132,15 @@ def reproduce(
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
     if steps != full:
         deviations.append(f"{steps} steps per task instead of {full}")
+    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
+    deviations += [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     table = []
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
         cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
+        own = {k: v for k, v in job.stream_settings.items() if column.stream.get(k) != v}
+        if own:
+            cell["stream"] = {**own, "fingerprint": results[i * n_seeds]["fingerprint"]}
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
         measure = METHODS[job.method].measure
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})

@@ -25,14 +25,15 @@ class VAE(nn.Module):
     """Encoder and decoder as MLPs, mirror images of each other.
 
     Args:
-        shape: shape of one input, P = prod(shape) values in [0, 1].
+        shape: shape of one input, P = prod(shape) values.
         hidden: units of the encoder's hidden layers (ReLU), mirrored in the decoder.
         z: latent dimensions.
+        features: are the inputs features (P,), any numbers, instead of pixels in [0, 1]?
     """
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int], z: int) -> None:
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int], z: int, features: bool = False) -> None:
         super().__init__()
-        self.shape, self.z = tuple(shape), z
+        self.shape, self.z, self.features = tuple(shape), z, features
         # Mean and log-variance in one output layer: one matrix product instead of two.
         self.encoder = mlp(shape, hidden, 2 * z)
         self.decoder = mlp((z,), list(reversed(hidden)), math.prod(shape))
@@ -43,15 +44,23 @@ class VAE(nn.Module):
         return mean, logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, z) -> logits (B, P) of the pixels' Bernoulli probabilities."""
+        """Latents (B, z) -> logits (B, P) of the pixels' Bernoulli probabilities, or the features' means (B, P)."""
         return self.decoder(z)
 
+    def mean(self, decoded: Tensor) -> Tensor:
+        """What the decoder gave (B, P) -> mean images (B, *shape) in [0, 1], or features as they are."""
+        return decoded if self.features else decoded.sigmoid().view(-1, *self.shape)
+
+    def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """(B,) -log p(x|z) of images (B, *shape), or ½ Σ (x̂ - x)² of features, a Gaussian with variance 1."""
+        return 0.5 * (decoded - x).square().sum(1) if self.features else bernoulli_nll(decoded, x)
+
     def sample(self, z: Tensor) -> Tensor:
-        """Latents (B, z) drawn from the prior -> mean images (B, *shape) in [0, 1]."""
-        return self.decode(z).sigmoid().view(-1, *self.shape)
+        """Latents (B, z) drawn from the prior -> mean images (B, *shape) in [0, 1], or features (B, P)."""
+        return self.mean(self.decode(z))
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (B, *shape) and noise (B, z) from N(0, I) -> logits (B, P), mean (B, z), logvar (B, z)."""
+        """Inputs (B, *shape) and noise (B, z) from N(0, I) -> decoded (B, P), mean (B, z), logvar (B, z)."""
         mean, logvar = self.encode(x)
         return self.decode(reparameterise(mean, logvar, eps)), mean, logvar
 
