@@ -4,12 +4,12 @@ Any `nn.Module` that maps images (B, *shape) to features (B, n) will do::
 
     register_extractor("mine", lambda shape: my_module)
 
-There are two places for it. *Before the stream*: the images are encoded once, and any method learns from the features ::
+There are two places for it. *Before the stream*: the images are encoded once, and any method learns from the features::
 
     stream = clteach.split(encode(data, "mine"), "class")    # or make_stream("split-cifar100", extractor="mine")
     clteach.train("generative-replay", stream)
 
-*In the learner*: brain-inspired replay, which then may also dream pixels and look at its dreams through the extractor ::
+*In the learner*: brain-inspired replay, which then may also dream pixels and look at its dreams through the extractor::
 
     clteach.train("brain-inspired-replay", stream_of_images, extractor="mine", internal=False)
 
@@ -124,7 +124,8 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
         Feature vectors (N, n), float32 of any size; `Dataset.encoded_from` says so.
 
     Raises:
-        ConfigError, CheckpointError: as `make_extractor`.
+        ConfigError: as `make_extractor`.
+        CheckpointError: as `make_extractor`.
         DataError: the extractor makes NaN or infinite features.
     """
     module = make_extractor(extractor, dataset.shape, weights, seed)

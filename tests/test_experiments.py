@@ -16,8 +16,8 @@ import torch
 from clteach import experiments, jobs, results
 from clteach.errors import ClteachError, ConfigError, DataError
 from clteach.experiments import compare, grid, reproduce, summarise
-from clteach.jobs import Job, run_jobs
 from clteach.features import EXTRACTORS
+from clteach.jobs import Job, run_jobs
 from clteach.learner import Classifier
 from clteach.methods import METHODS, register
 from clteach.presets import Row, by
@@ -360,6 +360,21 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert behind["stream"]["fingerprint"] != record["stream"]["fingerprint"]
     assert images["average_accuracy"] == behind["average_accuracy"]  # to flatten changes nothing
     assert "2 classes, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][-1]
+
+
+def test_other_weights_of_the_same_name_are_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def layer(shape: Any) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))
+
+    monkeypatch.setitem(EXTRACTORS, "layer", layer)
+    file, folders = tmp_path / "layer.safetensors", []
+    settings = {"extractor": "layer", "weights": str(file), "hidden": (8,)}
+    before = Job("finetune", settings={"hidden": (8,)}, stream_settings={"extractor": "layer", "weights": str(file)})
+    for scale in (1.0, 2.0):
+        save_tensors(file, {"1.weight": torch.full((5, 64), scale), "1.bias": torch.zeros(5)}, {})
+        plans = jobs._plan([before, Job("brain-inspired-replay", settings=settings)], tmp_path)
+        folders += [plan.folder for plan in plans]
+    assert len(set(folders)) == 4
 
 
 def test_unknown_recipes_and_presets_are_refused(tmp_path: Path) -> None:
