@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clteach.nets import gated
-from clteach.vae import VAE, kl_standard_normal, reparameterise
+from clteach.vae import VAE, bernoulli_nll, gaussian_nll, kl_standard_normal, reparameterise
 
 
 class ContextVAE(VAE):
@@ -32,7 +32,7 @@ class ContextVAE(VAE):
         classes: number of Gaussians in the prior; 0: the standard normal.
         contexts: number of masks.
         gating: probability X that a mask switches a hidden unit of the decoder off; 0: no masks.
-        features: as in `VAE`.
+        features: does it write features, any numbers, instead of pixels in [0, 1]?
     """
 
     prior_mean: nn.Parameter  # (classes, z)
@@ -48,8 +48,8 @@ class ContextVAE(VAE):
         gating: float = 0.0,
         features: bool = False,
     ) -> None:
-        super().__init__(shape, hidden, z, features)
-        self.conditional = classes > 0
+        super().__init__(shape, hidden, z)
+        self.conditional, self.features = classes > 0, features
         if self.conditional:  # μ_c and log σ_c² start as draws from N(0, 1): the classes start apart
             self.prior_mean = nn.Parameter(torch.randn(classes, z))
             self.prior_logvar = nn.Parameter(torch.randn(classes, z))
@@ -75,7 +75,8 @@ class ContextVAE(VAE):
 
     def dream(self, eps: Tensor, label: Tensor, context: Tensor) -> Tensor:
         """Noise (B, z) -> images (B, *shape) in [0, 1], or features (B, P), of these classes in these contexts."""
-        return self.mean(self.decode(self.latent(eps, label), context))
+        decoded = self.decode(self.latent(eps, label), context)
+        return decoded if self.features else decoded.sigmoid().view(-1, *self.shape)
 
     def log_prior(self, z: Tensor, label: Tensor) -> Tensor:
         """(B,) log p(z) + ½ J log 2π of latents z (B, J) under the Gaussians weighted by label (B, classes), in nats."""
@@ -95,3 +96,7 @@ class ContextVAE(VAE):
         # log q(z|x) = -½ Σ_j [ε_j² + log σ_j² + log 2π], as (z - μ) / σ = ε; log 2π is in both terms and cancels
         log_q = -0.5 * (eps.square() + logvar).sum(1)
         return log_q - self.log_prior(z, label)
+
+    def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """(B,) -log p(x|z) of images (B, *shape), or of features (B, P)."""
+        return (gaussian_nll if self.features else bernoulli_nll)(decoded, x)

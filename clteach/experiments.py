@@ -123,17 +123,17 @@ def reproduce(
                 stream = {**column.stream, **presets.chosen(row.stream, scenario)}
                 job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
                 cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
+    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
+    extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
-    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations]
+    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations, *extractors]
     if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
     if steps != full:
         deviations.append(f"{steps} steps per task instead of {full}")
-    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
-    deviations += [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     table = []
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])

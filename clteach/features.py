@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from clteach import storage
 from clteach.data import Dataset, as_floats, data_folder
-from clteach.errors import ConfigError, unknown
+from clteach.errors import CheckpointError, ConfigError, unknown
 from clteach.learner import frozen_copy
 from clteach.nets import conv_features
 from clteach.seeding import seeded
@@ -90,12 +90,23 @@ def _load(weights: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def trained(weights: str | Path) -> str:
-    """How `clteach.pretraining.pretrain` made a file of weights, in a few words."""
+    """How `clteach.pretraining.pretrain` made a file of weights, in a few words.
+
+    Raises:
+        ConfigError: no such file.
+        CheckpointError: the file is damaged, or was not made like that.
+    """
     about = _load(weights)[1]
-    return (
-        f"{len(about['classes'])} classes, {about['epochs']} epochs in batches of {about['batch_size']}, "
-        f"Adam {about['lr']:g}; {100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
-    )
+    try:
+        return (
+            f"{len(about['classes'])} classes, {about['epochs']} epochs in batches of {about['batch_size']}, "
+            f"Adam {about['lr']:g}; {100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
+        )
+    except KeyError as error:
+        raise CheckpointError(
+            f"{weights} does not say how it was made ({error} is missing). Expected what python -m clteach.pretraining of "
+            "this version writes; make it again."
+        ) from error
 
 
 def fingerprint(extractor: nn.Module) -> str:

@@ -25,15 +25,14 @@ class VAE(nn.Module):
     """Encoder and decoder as MLPs, mirror images of each other.
 
     Args:
-        shape: shape of one input, P = prod(shape) values.
+        shape: shape of one input, P = prod(shape) values in [0, 1].
         hidden: units of the encoder's hidden layers (ReLU), mirrored in the decoder.
         z: latent dimensions.
-        features: are the inputs features (P,), any numbers, instead of pixels in [0, 1]?
     """
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int], z: int, features: bool = False) -> None:
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int], z: int) -> None:
         super().__init__()
-        self.shape, self.z, self.features = tuple(shape), z, features
+        self.shape, self.z = tuple(shape), z
         # Mean and log-variance in one output layer: one matrix product instead of two.
         self.encoder = mlp(shape, hidden, 2 * z)
         self.decoder = mlp((z,), list(reversed(hidden)), math.prod(shape))
@@ -44,25 +43,25 @@ class VAE(nn.Module):
         return mean, logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, z) -> logits (B, P) of the pixels' Bernoulli probabilities, or the features' means (B, P)."""
+        """Latents (B, z) -> logits (B, P) of the pixels' Bernoulli probabilities."""
         return self.decoder(z)
 
-    def mean(self, decoded: Tensor) -> Tensor:
-        """What the decoder gave (B, P) -> mean images (B, *shape) in [0, 1], or features as they are."""
-        return decoded if self.features else decoded.sigmoid().view(-1, *self.shape)
-
-    def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """(B,) -log p(x|z) of images (B, *shape), or ½ Σ (x̂ - x)² of features, a Gaussian with variance 1."""
-        return 0.5 * (decoded - x).square().sum(1) if self.features else bernoulli_nll(decoded, x)
-
     def sample(self, z: Tensor) -> Tensor:
-        """Latents (B, z) drawn from the prior -> mean images (B, *shape) in [0, 1], or features (B, P)."""
-        return self.mean(self.decode(z))
+        """Latents (B, z) drawn from the prior -> mean images (B, *shape) in [0, 1]."""
+        return self.decode(z).sigmoid().view(-1, *self.shape)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (B, *shape) and noise (B, z) from N(0, I) -> decoded (B, P), mean (B, z), logvar (B, z)."""
+        """Inputs (B, *shape) and noise (B, z) from N(0, I) -> logits (B, P), mean (B, z), logvar (B, z)."""
         mean, logvar = self.encode(x)
         return self.decode(reparameterise(mean, logvar, eps)), mean, logvar
+
+
+class FeatureVAE(VAE):
+    """A VAE of features (P,), any numbers: the decoder gives the means of Gaussians with variance 1 (see `gaussian_nll`)."""
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Latents (B, z) drawn from the prior -> mean features (B, P)."""
+        return self.decode(z)
 
 
 def reparameterise(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
@@ -101,3 +100,8 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """
     # -log p(x|z) = -Σ_i [x_i log p_i + (1 - x_i) log(1 - p_i)]
     return F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1)
+
+
+def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:
+    """(B,) -log p(x|z) up to a constant, for independent features x (B, P) with means (B, P) and variance 1, in nats."""
+    return 0.5 * (mean - x).square().sum(1)

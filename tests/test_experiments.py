@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clteach import experiments, jobs, results
-from clteach.errors import ClteachError, ConfigError, DataError
+from clteach.errors import CheckpointError, ClteachError, ConfigError, DataError
 from clteach.experiments import compare, grid, reproduce, summarise
 from clteach.features import EXTRACTORS
 from clteach.jobs import Job, run_jobs
@@ -359,7 +359,10 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert "stream" not in images and {**stream, "fingerprint": behind["stream"]["fingerprint"]} == behind["stream"]
     assert behind["stream"]["fingerprint"] != record["stream"]["fingerprint"]
     assert images["average_accuracy"] == behind["average_accuracy"]  # to flatten changes nothing
-    assert "2 classes, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][-1]
+    assert "2 classes, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
+    save_tensors(tmp_path / "flat.safetensors", {}, {})
+    with pytest.raises(CheckpointError, match="does not say how it was made"):
+        reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1)
 
 
 def test_other_weights_of_the_same_name_are_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

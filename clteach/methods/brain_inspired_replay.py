@@ -219,8 +219,10 @@ class BrainInspiredReplay(GenerativeReplay):
             logits, (mean, logvar) = self.net(read), self.vae.encode(read)
         z = reparameterise(mean, logvar, eps)
         decoded = self.vae.decode(z, context)
-        kl = self.vae.kl(mean, logvar, z, eps, label)
-        return logits, self.per_value(self.vae.nll(decoded, target), kl, decoded.shape[1])
+        pixels = self.spec.pixels
+        # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
+        nll = self.vae.nll(decoded, target) * (pixels / decoded.shape[1])
+        return logits, (nll + self.vae.kl(mean, logvar, z, eps, label)) / pixels
 
     def heads(self, meant: Tensor) -> Tensor:
         """(R, n_out) bool, the units of the head that replayed samples of classes (R,) belong to; (1, n_out): all alike."""

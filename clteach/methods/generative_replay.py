@@ -38,7 +38,7 @@ from clteach.learner import Classifier, Generator, Learner, Losses, Noise, Phase
 from clteach.replay import imitation_loss, put, room, take
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
-from clteach.vae import VAE, kl_standard_normal
+from clteach.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 
 REPLAY_MODELS = ("vae", "multiband-vae", "ebgan", "hypernetwork")
 
@@ -127,7 +127,7 @@ class GenerativeReplay(Classifier, Generator):
     def make_vae(self) -> VAE:
         """The generator, with new weights."""
         hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
-        return VAE(self.spec.shape, hidden, self.cfg.z, features=self.spec.encoded_from is not None)
+        return (VAE if self.spec.encoded_from is None else FeatureVAE)(self.spec.shape, hidden, self.cfg.z)
 
     @torch.no_grad()
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
@@ -180,15 +180,12 @@ class GenerativeReplay(Classifier, Generator):
         }
 
     def elbo_loss(self, x: Tensor, eps: Tensor) -> Tensor:
-        """(B,) the negative ELBO of x (B, *shape), each of its terms per value in nats."""
+        """(B,) the negative ELBO per value of x (B, *shape): each of its terms divided by a number of values."""
         decoded, mean, logvar = self.vae(x, eps)
-        return self.per_value(self.vae.nll(decoded, x), kl_standard_normal(mean, logvar), decoded.shape[1])
-
-    def per_value(self, nll: Tensor, kl: Tensor, n: int) -> Tensor:
-        """(B,) -log p(x|z) (B,) of n values and the KL divergence (B,), as one loss."""
-        # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
+        nll = (bernoulli_nll if self.spec.encoded_from is None else gaussian_nll)(decoded, x)
         pixels = self.spec.pixels
-        return (nll * (pixels / n) + kl) / pixels
+        # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
+        return (nll * (pixels / decoded.shape[1]) + kl_standard_normal(mean, logvar)) / pixels
 
     def imitate(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
