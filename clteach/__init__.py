@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from clteach.checks import check_learner
     from clteach.data import Dataset, from_arrays, load
+    from clteach.features import encode, register_extractor
     from clteach.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
     from clteach.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "checks": ["check_learner"],
     "data": ["Dataset", "from_arrays", "load"],
+    "features": ["encode", "register_extractor"],
     "learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
     "metrics": ["average_accuracy", "backward_transfer", "forgetting", "forward_transfer"],
@@ -51,6 +53,7 @@ __all__ = [
     "build",
     "check_learner",
     "dirichlet",
+    "encode",
     "forgetting",
     "forward_transfer",
     "from_arrays",
@@ -59,6 +62,7 @@ __all__ = [
     "make_stream",
     "permuted",
     "register",
+    "register_extractor",
     "split",
     "train",
 ]

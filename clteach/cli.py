@@ -84,7 +84,8 @@ def _settings_line(args: Run | Sweep, job: Job) -> str:
     name = args.preset or presets.default_preset(args.stream)
     used = f"preset {name} ({presets.PRESETS[name].source})" if name else "no preset, the methods' defaults"
     return (
-        f"{args.stream}, {args.scenario}-incremental, {job.steps} steps per task, batch {job.batch}, "
+        f"{args.stream}{f' behind {args.extractor}' if args.extractor else ''}, {args.scenario}-incremental, "
+        f"{job.steps} steps per task, batch {job.batch}, "
         f"{args.seeds} seed{'s'[: args.seeds > 1]}; {used}"
     )
 

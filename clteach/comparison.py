@@ -152,10 +152,15 @@ def _weight(line: Mapping[str, Any]) -> tuple[bool, int]:
 
 
 def _line(name: str, record: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = {k: v for k, v in record["stream"].items() if k not in ("name", "fingerprint", "validation")}
+    # Sizes do not depend on what an extractor has learned: its file of weights is not needed.
+    without = ("name", "fingerprint", "validation", "weights")
+    arguments = {k: v for k, v in {**record["stream"], **cell.get("stream", {})}.items() if k not in without}
     stand_in, samples = _outline(record["stream"]["name"].partition("-")[2])
+    if "classes" in arguments:  # the other classes are not in the stream
+        samples = samples * sum(map(len, arguments["classes"])) // stand_in.n_classes
     spec = make_stream(record["stream"]["name"], cell["scenario"], stand_in, **arguments).spec
-    learner = build(cell["method"], spec, configure(method(cell["method"]), cell["settings"]))
+    settings = {k: v for k, v in cell["settings"].items() if k != "weights"}
+    learner = build(cell["method"], spec, configure(method(cell["method"]), settings))
     ours, paper = cell["average_accuracy"], cell["published"] or {"mean": None, "sem": None}
     lost = cell["forgetting"]
     return {

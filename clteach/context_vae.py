@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clteach.nets import gated
-from clteach.vae import VAE, bernoulli_nll, kl_standard_normal, reparameterise
+from clteach.vae import VAE, bernoulli_nll, gaussian_nll, kl_standard_normal, reparameterise
 
 
 class ContextVAE(VAE):
@@ -98,5 +98,5 @@ class ContextVAE(VAE):
         return log_q - self.log_prior(z, label)
 
     def nll(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """(B,) -log p(x|z) of images (B, *shape), or ½ Σ (x̂ - x)² of features, a Gaussian with variance 1."""
-        return 0.5 * (decoded - x).square().sum(1) if self.features else bernoulli_nll(decoded, x)
+        """(B,) -log p(x|z) of images (B, *shape), or of features (B, P)."""
+        return (gaussian_nll if self.features else bernoulli_nll)(decoded, x)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from clteach.arrays import (
+    check_finite,
     check_lengths,
     check_unit_range,
     distinct,
@@ -82,11 +83,13 @@ class Dataset:
 
     Args:
         name: Name shown in tables and pictures.
-        x_train: Images (N, C, H, W), uint8 or float32 in [0, 1]; or feature vectors (N, D), float32 in [0, 1].
+        x_train: Images (N, C, H, W), uint8 or float32 in [0, 1]; or feature vectors (N, D), float32 in [0, 1] (of any
+            size where an extractor made them).
         y_train: Labels (N,), int64 in 0..n_classes-1.
         x_test: Like ``x_train``, M of them.
         y_test: Like ``y_train``, M of them.
         classes: One name per class; label k belongs to ``classes[k]``.
+        encoded_from: Of features that `clteach.features.encode` made: the number of values of one image. Else None.
 
     Raises:
         DataError: The tensors do not fit this description.
@@ -98,6 +101,7 @@ class Dataset:
     x_test: Tensor
     y_test: Tensor
     classes: tuple[str, ...]
+    encoded_from: int | None = None
 
     def __post_init__(self) -> None:
         train, test = self.x_train, self.x_test
@@ -111,7 +115,7 @@ class Dataset:
                 raise DataError(f"{part} inputs are {tuple(x.shape)} {x.dtype}: {expected}")
             if y.ndim != 1 or y.dtype != torch.int64:
                 raise DataError(f"{part} labels are {tuple(y.shape)} {y.dtype}: expected (N,) int64; use from_arrays")
-            check_unit_range(x, part)
+            (check_unit_range if self.encoded_from is None else check_finite)(x, part)
             wrong = (y < 0) | (y >= self.n_classes)
             if wrong.any():
                 (at,) = first_true(wrong)
@@ -143,6 +147,11 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on ``device``."""
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in _ARRAYS})
+
+
+def as_floats(x: Tensor) -> Tensor:
+    """Bytes 0..255 -> float32 in [0, 1]; floats stay as they are."""
+    return torch.div(x, 255) if x.dtype == torch.uint8 else x
 
 
 # ---------------------------------------------------------------------------------------------- data sets by name

@@ -26,6 +26,7 @@ import torch
 import clteach
 from clteach import presets
 from clteach.errors import ConfigError, unknown
+from clteach.features import trained
 from clteach.jobs import Job, Result, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
@@ -122,11 +123,13 @@ def reproduce(
                 stream = {**column.stream, **presets.chosen(row.stream, scenario)}
                 job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
                 cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
+    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
+    extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
-    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations]
+    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations, *extractors]
     if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
     if steps != full:
@@ -135,6 +138,9 @@ def reproduce(
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
         cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
+        own = {k: v for k, v in job.stream_settings.items() if column.stream.get(k) != v}
+        if own:
+            cell["stream"] = {**own, "fingerprint": results[i * n_seeds]["fingerprint"]}
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
         measure = METHODS[job.method].measure
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})

@@ -198,7 +198,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
 def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
     """Check every job before anything starts, and give it a folder whose name stands for all that its numbers depend on."""
     streams: dict[str, Stream] = {}
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int, str | None]] = {}
     plans = []
     for job in jobs:
         if job.steps < 1 or job.batch < 1 or job.seed < 0:
@@ -216,9 +216,11 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
         if key not in sizes:
             learner = build(job.method, stream.spec, configure(cls, dict(job.settings)))
             steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
-            sizes[key] = steps, sum(tensor.numel() for tensor in learner.state_dict().values())
-        steps, size = sizes[key]
-        identity = hashlib.sha256(_text([asdict(job), stream.fingerprint, _code(cls)]).encode()).hexdigest()[:10]
+            size = sum(tensor.numel() for tensor in learner.state_dict().values())
+            sizes[key] = steps, size, learner.describe().get("extractor")
+        steps, size, extractor = sizes[key]  # a file of weights may change under its name: this is what is in it
+        identity = _text([asdict(job), stream.fingerprint, extractor, _code(cls)])
+        identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
         plans.append(_Plan(job, out / "runs" / name, steps, steps * size))
     return plans

@@ -190,13 +190,14 @@ class Learner(nn.Module):
         seed: seed of the initial weights.
 
     Raises:
-        ConfigError: the method does not support the scenario.
+        ConfigError: the method does not support the scenario, or features as inputs.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
+    takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
     measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.MEASURES`
     Config: ClassVar[type[Config]] = Config
 
@@ -212,6 +213,11 @@ class Learner(nn.Module):
             raise ConfigError(
                 f"{self.name} does not support the scenario {spec.scenario!r}: {self.needs}. "
                 f"Choose {' or '.join(repr(s) for s in self.scenarios)}, or another method."
+            )
+        if spec.encoded_from is not None and not self.takes_features:
+            raise ConfigError(
+                f"{self.name} generates inputs in [0, 1], and those of this stream are features, any numbers: leave the "
+                "extractor out, or choose a method that replays features (generative-replay, brain-inspired-replay)."
             )
         cfg = self.Config() if cfg is None else cfg
         if not isinstance(cfg, self.Config):
@@ -393,6 +399,7 @@ class PureGenerator(Generator):
 
     scenarios = ("class",)
     needs = "the scenarios differ only in labels, which a generator does not see"
+    takes_features = False
     measure = "fid"
     Config = GeneratorConfig
 

@@ -57,6 +57,10 @@ class Training:
     """samples per step; None: the preset's (128 without one)"""
     tasks: int | None = None
     """number of tasks; None: the preset's, or the stream's default"""
+    extractor: str | None = None
+    """put every method behind this frozen feature extractor ("conv", for images): the data are encoded once"""
+    weights: str | None = None
+    """file with the extractor's weights, here or in the data folder (python -m clteach.pretraining writes it)"""
     hidden: tuple[int, ...] | None = None
     """units of each hidden layer, for every method (a method's own option goes first)"""
     lr: float | None = None
@@ -236,7 +240,8 @@ def jobs(options: Run | Sweep, method: str, settings: Mapping[str, Any], **more:
     chosen = column(options)
     if options.seeds < 1:
         raise ConfigError(f"--seeds {options.seeds}: expected at least one.")
-    stream = {**chosen.stream, **({} if options.tasks is None else {"tasks": options.tasks}), **more.pop("stream", {})}
+    given = {key: value for key in ("tasks", "extractor", "weights") if (value := getattr(options, key)) is not None}
+    stream = {**chosen.stream, **given, **more.pop("stream", {})}
     return [
         Job(
             method,

@@ -306,6 +306,10 @@ PRESETS: dict[str, Preset] = {
                 {"hidden": (2000, 2000), "lr": 1e-4},
                 {"tasks": 10, "class_order": "random", "active_units": "seen"},
                 {
+                    "online-ewc": {"gamma": 1.0},
+                    "xdg": {"share": 0.7},
+                    "si-xdg": {"share": 0.7},
+                    "generative-replay": {"targets": "hard"},
                     "brain-inspired-replay": {"gating": by(0.0, None, 0.7)},
                     "brain-inspired-replay-si": {"gating": by(None, None, 0.6), "c": by(None, None, 1e8)},
                 },

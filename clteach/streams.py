@@ -12,8 +12,10 @@ Three ways to cut (`split`, `permuted`, `dirichlet`) and three scenarios (van de
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,14 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.data import NAMES, Dataset, data_folder, load
+from clteach.data import NAMES, Dataset, as_floats, data_folder, load
 from clteach.errors import ConfigError, DataError, unknown
 
 SCENARIOS = ("task", "domain", "class")
 
 
 class Batch(NamedTuple):
-    """What a learner sees in one step: `x` (B, *shape) in [0, 1], `y` (B,) output unit, `task` (B,) task id."""
+    """What a learner sees in one step: `x` (B, *shape) in [0, 1] or encoded, `y` (B,) output unit, `task` (B,) task id."""
 
     x: Tensor
     y: Tensor
@@ -47,6 +49,8 @@ class Spec:
         units: for every task the output units its labels use.
         active_units: only for "class": do the classes "seen" so far compete in the softmax, or "all" of the stream's?
             (2018-2020 papers: seen; 2022 paper: all. It moves the numbers.)
+        encoded_from: the inputs are features, any numbers, that an extractor made of images with so many values each
+            (`clteach.features.encode`). None: they are the data themselves, in [0, 1].
     """
 
     shape: tuple[int, ...]
@@ -55,12 +59,20 @@ class Spec:
     scenario: str
     units: tuple[tuple[int, ...], ...]
     active_units: str = "seen"
+    encoded_from: int | None = field(
+        default=None, repr=False
+    )  # a stream's fingerprint is of the repr and of the features
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
             raise ConfigError(f"unknown scenario {self.scenario!r}. Expected one of {', '.join(SCENARIOS)}.")
         if self.active_units not in ("seen", "all"):
             raise ConfigError(f"unknown active_units {self.active_units!r}. Expected 'seen' or 'all'.")
+
+    @property
+    def pixels(self) -> int:
+        """Values of one input, or of the image that it was encoded from."""
+        return math.prod(self.shape) if self.encoded_from is None else self.encoded_from
 
     def active(self, task: Tensor, seen: int) -> Tensor:
         """The output units each sample competes over.
@@ -103,7 +115,7 @@ class Data:
     """Samples of one or several tasks, as row numbers into arrays that all tasks of the stream share.
 
     Args:
-        x: (M, *shape) uint8 (0..255) or float32 in [0, 1]: the shared inputs.
+        x: (M, *shape) uint8 (0..255) or float32 (in [0, 1], or encoded): the shared inputs.
         rows: (N,) int64 rows of `x` that belong to this data.
         y: (N,) int64 output units.
         task: (N,) int64 task ids.
@@ -133,9 +145,7 @@ class Data:
             else:
                 flat = flat.gather(1, self.pixels[task])
             x = flat.view_as(x)
-        if x.dtype == torch.uint8:
-            x = torch.div(x, 255)  # float32
-        return Batch(x, self.y.index_select(0, index), task)
+        return Batch(as_floats(x), self.y.index_select(0, index), task)
 
     def batches(self, size: int = 1000) -> Iterator[Batch]:
         """All samples once, in order, at most `size` at a time (the last batch may hold one)."""
@@ -262,7 +272,8 @@ def split(
     for group in groups:
         start = 0 if scenario == "domain" or not units else units[-1][-1] + 1
         units.append(tuple(range(start, start + len(group))))
-    spec = Spec(dataset.shape, n_tasks, 1 + max(u[-1] for u in units), scenario, tuple(units), active_units)
+    n_out = 1 + max(u[-1] for u in units)
+    spec = Spec(dataset.shape, n_tasks, n_out, scenario, tuple(units), active_units, dataset.encoded_from)
 
     def rows_of(labels: Tensor) -> list[list[Tensor]]:
         return [[(labels == c).nonzero().flatten() for c in group] for group in groups]
@@ -291,8 +302,13 @@ def permuted(
         validation, active_units, seed: as in `split`; `seed` draws the permutations.
 
     Raises:
-        ConfigError: fewer than one task, or padding of feature vectors.
+        ConfigError: fewer than one task, padding of feature vectors, or features that an extractor made.
     """
+    if dataset.encoded_from is not None:
+        raise ConfigError(
+            f"permuted {dataset.name!r}: the inputs are features, and to permute them is not to permute the pixels. "
+            "Use split or dirichlet, or a method that has an extractor of its own (brain-inspired-replay)."
+        )
     if tasks < 1 or pad < 0:
         raise ConfigError(f"tasks={tasks}, pad={pad}: expected at least one task and a padding of 0 or more pixels.")
     if pad and len(dataset.shape) != 3:
@@ -370,7 +386,7 @@ def dirichlet(
         groups = [list(range(n))] * tasks
         units = tuple(tuple(range(t * n, (t + 1) * n) if scenario == "task" else range(n)) for t in range(tasks))
     n_out = n * tasks if scenario == "task" else n
-    spec = Spec(dataset.shape, tasks, n_out, scenario, units, active_units)
+    spec = Spec(dataset.shape, tasks, n_out, scenario, units, active_units, dataset.encoded_from)
     train = [[train[t][c] for c in groups[t]] for t in range(tasks)]
     test = [[test[t][c] for c in groups[t]] for t in range(tasks)]
     return _build(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
@@ -379,13 +395,24 @@ def dirichlet(
 MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
 
 
-def make_stream(name: str, scenario: str = "class", dataset: Dataset | None = None, **settings: Any) -> Stream:
+def make_stream(
+    name: str,
+    scenario: str = "class",
+    dataset: Dataset | None = None,
+    *,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    **settings: Any,
+) -> Stream:
     """A stream by name: ``make_stream("split-mnist", "task", tasks=5)``.
 
     Args:
         name: "split-NAME", "permuted-NAME" or "dirichlet-NAME"; NAME is a data set that `data.load` knows.
         scenario: "task", "domain" or "class".
         dataset: the data, when they are loaded already.
+        extractor: put every method behind this frozen feature extractor (`clteach.features.EXTRACTORS`): the images are
+            encoded once, and the stream is one of features.
+        weights: file with the extractor's pre-trained weights; None: those it is made with, drawn from the stream's seed.
         **settings: arguments of `split`, `permuted` or `dirichlet`. Feature vectors are permuted without padding.
 
     Raises:
@@ -404,6 +431,12 @@ def make_stream(name: str, scenario: str = "class", dataset: Dataset | None = No
         except ConfigError as error:
             own = f"For data of your own, put {data_name}.npz into {data_folder()} (or set CLTEACH_DATA)."
             raise ConfigError(f"{unknown('stream', name, known)} {own}") from error
+    if weights is not None and extractor is None:
+        raise ConfigError(f"weights={str(weights)!r} belong to an extractor; name it as well (extractor='conv', say).")
+    if extractor is not None:
+        from clteach.features import encode  # it builds on this module
+
+        dataset = encode(dataset, extractor, weights, settings.get("seed", 0))
     if how == "permuted" and len(dataset.shape) == 1:
         settings = {"pad": 0, **settings}
     return MAKERS[how](dataset, scenario, **settings)

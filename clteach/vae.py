@@ -56,6 +56,14 @@ class VAE(nn.Module):
         return self.decode(reparameterise(mean, logvar, eps)), mean, logvar
 
 
+class FeatureVAE(VAE):
+    """A VAE of features (P,), any numbers: the decoder gives the means of Gaussians with variance 1 (see `gaussian_nll`)."""
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Latents (B, z) drawn from the prior -> mean features (B, P)."""
+        return self.decode(z)
+
+
 def reparameterise(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
     """A sample of N(μ, σ²) as a differentiable function of μ and σ: noise eps (B, z) ~ N(0, I) -> z (B, z)."""
     # z = μ + σ ε,  σ = exp(½ log σ²)
@@ -92,3 +100,8 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """
     # -log p(x|z) = -Σ_i [x_i log p_i + (1 - x_i) log(1 - p_i)]
     return F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1)
+
+
+def gaussian_nll(mean: Tensor, x: Tensor) -> Tensor:
+    """(B,) -log p(x|z) up to a constant, for independent features x (B, P) with means (B, P) and variance 1, in nats."""
+    return 0.5 * (mean - x).square().sum(1)

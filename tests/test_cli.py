@@ -243,6 +243,8 @@ def test_sweep(clteach: Command, tmp_path: Path) -> None:
         ("run --batch 0", "batches of 0"),
         ("run --seeds -1", "--seeds -1: expected at least one"),
         ("run --tasks 3", "do not divide into 3 tasks"),
+        ("run --extractor cnv", "unknown feature extractor 'cnv'. Did you mean 'conv'?"),
+        ("run --weights some", "weights='some' belong to an extractor"),
         ("run --jobs 0", "0 processes"),
         ("run --ewc.lam -4", "lam=-4.0, expected a strength ≥ 0"),
         ("run finetune --ewc.lam 4", "Unrecognized options: --ewc.lam"),

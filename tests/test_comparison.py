@@ -172,6 +172,9 @@ def three_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("d_sweep", [cell("0.1", "ewc", 0.9)], axis="strength")
     digits = {"name": "split-digits", "tasks": 5}
     write("e_digits", [cell("None", "finetune", 0.4)], stream=digits, preset="digits", steps=1000)
+    behind = {"classes": [[20, 21], [22, 23]], "extractor": "conv", "weights": "no such file", "fingerprint": "f"}
+    photos = {"stream": {"name": "split-cifar100", "tasks": 10, "fingerprint": "g"}, "preset": "2020", "steps": 5000}
+    write("g_behind", [cell("Joint", "joint", 0.4, stream=behind)], **photos)
     write("f_few_steps", [cell("VAE", "dream-replay", 0.9)], steps=500)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
 
@@ -190,9 +193,15 @@ def test_records_are_put_together(three_records: None) -> None:
     assert "| EWC (shortened run) | 2022 | 20.0 ± 1.0 |" in text
     assert "81.0 ± 1.0 (80.0 ✓)" in text
     assert "a_shortened" in sources(table) and "A shortened run" in sources(table)
-    assert comparison.streams() == ["split-digits", "split-mnist"]
-    with pytest.raises(ConfigError, match="split-cifar100"):
-        collected("split-cifar100")
+    assert comparison.streams() == ["split-cifar100", "split-digits", "split-mnist"]
+    with pytest.raises(ConfigError, match="split-cifar10"):
+        collected("split-cifar10")
+
+
+def test_sizes_behind_an_extractor(three_records: None) -> None:
+    table = collected("split-cifar100")
+    assert table["network"].item() == pytest.approx(4 * (1024 * 7 + 7 + 7 * 4 + 4) / 1000, rel=0.01)  # on features
+    assert table["data"].item() == 4 / 100 * 50_000 * (4 * 1024 + 16) / 1000  # of the classes in the stream
 
 
 def test_beside_paper(three_records: None) -> None:

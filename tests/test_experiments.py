@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from clteach import experiments, jobs, results
-from clteach.errors import ClteachError, ConfigError, DataError
+from clteach.errors import CheckpointError, ClteachError, ConfigError, DataError
 from clteach.experiments import compare, grid, reproduce, summarise
+from clteach.features import EXTRACTORS
 from clteach.jobs import Job, run_jobs
 from clteach.learner import Classifier
 from clteach.methods import METHODS, register
 from clteach.presets import Row, by
 from clteach.recipes import Recipe, Study
+from clteach.storage import save_tensors
 from clteach.training import Run, train
 
 TINY = Job("finetune", steps=3, batch=16, settings={"hidden": (8,)}, device="cpu")
@@ -342,6 +344,40 @@ def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
     assert [cell["settings"]["hidden"] for cell in record["cells"]] == [[8], [9], [8], [8]]
     assert [cell["settings"]["lam"] for cell in record["cells"][2:]] == [1.0, 2.0]
     assert record["axis"] == "tasks" and record["steps"] == 2 and "short" in record["deviations"]
+
+
+def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRACTORS, "flat", lambda shape: torch.nn.Flatten())
+    about = {"classes": [0, 1], "epochs": 3, "batch_size": 7, "lr": 1e-3, "accuracy": 0.75}
+    save_tensors(tmp_path / "flat.safetensors", {}, about)
+    stream = {"extractor": "flat", "weights": str(tmp_path / "flat.safetensors")}
+    rows = {"images": Row("finetune", {"hidden": (8,)}), "features": Row("finetune", {"hidden": (8,)}, stream)}
+    recipe = replace(experiments.RECIPES["split-digits"], rows=rows, scenarios=("class",))
+    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
+    record = json.loads(reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1).read_text())
+    images, behind = record["cells"]
+    assert "stream" not in images and {**stream, "fingerprint": behind["stream"]["fingerprint"]} == behind["stream"]
+    assert behind["stream"]["fingerprint"] != record["stream"]["fingerprint"]
+    assert images["average_accuracy"] == behind["average_accuracy"]  # to flatten changes nothing
+    assert "2 classes, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
+    save_tensors(tmp_path / "flat.safetensors", {}, {})
+    with pytest.raises(CheckpointError, match="does not say how it was made"):
+        reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1)
+
+
+def test_other_weights_of_the_same_name_are_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def layer(shape: Any) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))
+
+    monkeypatch.setitem(EXTRACTORS, "layer", layer)
+    file, folders = tmp_path / "layer.safetensors", []
+    settings = {"extractor": "layer", "weights": str(file), "hidden": (8,)}
+    before = Job("finetune", settings={"hidden": (8,)}, stream_settings={"extractor": "layer", "weights": str(file)})
+    for scale in (1.0, 2.0):
+        save_tensors(file, {"1.weight": torch.full((5, 64), scale), "1.bias": torch.zeros(5)}, {})
+        plans = jobs._plan([before, Job("brain-inspired-replay", settings=settings)], tmp_path)
+        folders += [plan.folder for plan in plans]
+    assert len(set(folders)) == 4
 
 
 def test_unknown_recipes_and_presets_are_refused(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ the images are. The brain also replays, and it differs in five ways:
 3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
    class: $h = g \odot \mathrm{ReLU}(W h' + b)$ with $g = \sum_c p_c\, m_c$, $m_c \in \{0, 1\}^n$ fixed. In Domain-IL, where
    all tasks share their classes, the context is the task.
-4. **Internal replay** (`extractor`, `internal`). What is dreamed is not an image but what a frozen feature extractor would
-   say of it.
+4. **Internal replay** (`extractor`, `internal`; or a stream that is encoded already, see `clteach.features`). What is
+   dreamed is not an image but what a frozen feature extractor would say of it.
 5. **Distillation** (`targets`): dreams are labelled with the old model's probabilities p, not with its choice.
 
 Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. The VAE with
@@ -27,7 +27,6 @@ the head is drawn for each sample, not the same number of samples for each head;
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +108,17 @@ class BrainInspiredReplay(GenerativeReplay):
         self.by_class = self.cfg.conditional or (self.cfg.gating > 0 and not self.by_task)
 
     def make_net(self) -> nn.Sequential:
-        cfg, shape = self.cfg, self.spec.shape
+        cfg, shape, encoded = self.cfg, self.spec.shape, self.spec.encoded_from is not None
+        if encoded and (cfg.extractor is not None or not cfg.internal):
+            raise ConfigError(
+                f"{self.name}: extractor={cfg.extractor!r}, internal={cfg.internal} on a stream that is encoded already, "
+                "so features are replayed in any case. Leave both out, or take the stream of images."
+            )
         self.extractor = None
         if cfg.extractor is not None:
             self.extractor = make_extractor(cfg.extractor, shape, cfg.weights, self.seed)
             shape = self.extractor(torch.zeros(1, *shape)).shape[1:]
-        self.replays_features = self.extractor is not None and cfg.internal
+        self.replays_features = encoded or (self.extractor is not None and cfg.internal)
         self.paints = self.extractor is not None and not cfg.internal  # reads features, but dreams in pixels
         return mlp(shape, cfg.hidden, self.spec.n_out)
 
@@ -215,7 +219,7 @@ class BrainInspiredReplay(GenerativeReplay):
             logits, (mean, logvar) = self.net(read), self.vae.encode(read)
         z = reparameterise(mean, logvar, eps)
         decoded = self.vae.decode(z, context)
-        pixels = math.prod(self.spec.shape)
+        pixels = self.spec.pixels
         # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
         nll = self.vae.nll(decoded, target) * (pixels / decoded.shape[1])
         return logits, (nll + self.vae.kl(mean, logvar, z, eps, label)) / pixels

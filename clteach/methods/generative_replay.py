@@ -19,8 +19,9 @@ for the classifier as for the generator (which replays itself, or it would forge
 
 In Task-IL there is no telling which task a replayed image belongs to, so its loss is the mean over all past heads.
 
-The VAE learns beside the classifier, in the same steps. With `replay_model` another generator dreams, one that learns each
-task before the classifier does: see `clteach.methods.dream_replay`.
+The VAE learns beside the classifier, in the same steps. On an encoded stream (`clteach.features`) it dreams of features,
+and its decoder gives the mean of a Gaussian instead of probabilities of pixels. With `replay_model` another generator
+dreams, one that learns each task before the classifier does: see `clteach.methods.dream_replay`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from clteach.learner import Classifier, Generator, Learner, Losses, Noise, Phase
 from clteach.replay import imitation_loss, put, room, take
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
-from clteach.vae import VAE, bernoulli_nll, kl_standard_normal
+from clteach.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 
 REPLAY_MODELS = ("vae", "multiband-vae", "ebgan", "hypernetwork")
 
@@ -126,7 +127,7 @@ class GenerativeReplay(Classifier, Generator):
     def make_vae(self) -> VAE:
         """The generator, with new weights."""
         hidden = self.cfg.hidden if self.cfg.vae_hidden is None else self.cfg.vae_hidden
-        return VAE(self.spec.shape, hidden, self.cfg.z)
+        return (VAE if self.spec.encoded_from is None else FeatureVAE)(self.spec.shape, hidden, self.cfg.z)
 
     @torch.no_grad()
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
@@ -179,10 +180,12 @@ class GenerativeReplay(Classifier, Generator):
         }
 
     def elbo_loss(self, x: Tensor, eps: Tensor) -> Tensor:
-        """(B,) the negative ELBO per pixel of x (B, *shape): both terms divided by the number of pixels."""
-        logits, mean, logvar = self.vae(x, eps)
-        # L_VAE = (-log p(x|z) + KL(q(z|x) ‖ p(z))) / P
-        return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)) / logits.shape[1]
+        """(B,) the negative ELBO per value of x (B, *shape): each of its terms divided by a number of values."""
+        decoded, mean, logvar = self.vae(x, eps)
+        nll = (bernoulli_nll if self.spec.encoded_from is None else gaussian_nll)(decoded, x)
+        pixels = self.spec.pixels
+        # L_VAE = -log p(x|z) / R + KL(q(z|x) ‖ p(z)) / P, with R values reconstructed (P, or the features) and P pixels
+        return (nll * (pixels / decoded.shape[1]) + kl_standard_normal(mean, logvar)) / pixels
 
     def imitate(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
@@ -193,7 +196,7 @@ class GenerativeReplay(Classifier, Generator):
     def sample(
         self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
     ) -> Tensor:
-        """(n, *shape) samples in [0, 1] of the generator as it is now.
+        """(n, *shape) samples of the generator as it is now, in [0, 1] where they are images.
 
         Raises:
             ConfigError: classes or tasks are asked for, which this unconditional generator cannot choose.

@@ -93,6 +93,8 @@ class ConditionalVAE(nn.Module):
 class ReplayModel(ProtectsPast, Generator):
     """Base of HNET+R and HNET+TIR: the phase in which the replay model learns, and equally many samples of past tasks."""
 
+    takes_features = False
+
     @dataclass(frozen=True)
     class Config(learner.Config):
         """The replay model's settings; `hidden` are the layers of the classifiers."""

@@ -17,7 +17,7 @@ from clteach.checks import quick, same_state, toy_data
 from clteach.context_vae import ContextVAE
 from clteach.errors import ConfigError
 from clteach.experiments import fitting
-from clteach.features import EXTRACTORS, register_extractor
+from clteach.features import EXTRACTORS, register_extractor, trained
 from clteach.learner import Phase, total
 from clteach.methods import METHODS, configure
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
@@ -391,6 +391,7 @@ def test_internal_replay_behind_any_frozen_module(summary: nn.Module, tmp_path: 
 def test_pretrained_weights(tmp_path: Path) -> None:
     data = toy_data((3, 32, 32), n=40)
     file = pretrain(data, tmp_path / "conv.safetensors", classes=[0, 1], hidden=(16,), epochs=2, batch_size=20, lr=1e-3)
+    assert trained(file).startswith("2 classes, 2 epochs in batches of 20, Adam 0.001; ")
     stream = split(data, "class", classes=[[2], [3]])
     settings: dict[str, Any] = {"extractor": "conv", "weights": str(file)}
     learner = quick(BrainInspiredReplay, stream, **settings).learner
@@ -409,7 +410,10 @@ def test_pretrained_weights(tmp_path: Path) -> None:
         BrainInspiredReplay(stream.spec, BrainInspiredReplay.Config(extractor="cnv"))
 
 
-def test_pretraining_learns_and_augments() -> None:
+def test_pretraining_learns_and_augments(tmp_path: Path) -> None:
+    data, path = toy_data((3, 32, 32), n=40), tmp_path / "conv.safetensors"
+    pretrain(data, path, classes=[1, 3], hidden=(), epochs=8, batch_size=20, lr=1e-2, augment=False)
+    assert trained(path).endswith("100.0 % of the test images of these classes classified correctly")
     x = torch.arange(2 * 8 * 8.0).view(2, 1, 8, 8) + 1
     seen = {tuple(augmented(x, generator(s), pad=1)[0, 0, 3:5, 3:5].flatten().tolist()) for s in range(200)}
     assert len(seen) == 18  # 9 shifts, mirrored or not
@@ -438,7 +442,8 @@ def test_settings_of_the_recipes_are_real(name: str) -> None:
             for scenario in recipe.scenarios:
                 settings = column(preset, recipe.stream).settings(row.method, scenario) | chosen(row.settings, scenario)
                 config = configure(METHODS[row.method], fitting(row.method, settings))
-                assert all(getattr(config, key) == value for key, value in row.settings.items())
+                own = chosen(row.settings, scenario)
+                assert all(getattr(config, key) == value for key, value in own.items())
 
 
 def test_with_si_the_springs_hold_the_classifier() -> None:

@@ -1,0 +1,155 @@
+"""Encoded streams: the features are those of the extractor, any method learns from them, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import clteach
+from clteach import features
+from clteach.checks import quick, same_state, tiny, toy_data
+from clteach.data import Dataset
+from clteach.errors import ConfigError, DataError
+from clteach.features import EXTRACTORS, encode, make_extractor, register_extractor
+from clteach.learner import Phase
+from clteach.methods import METHODS
+from clteach.methods.brain_inspired_replay import BrainInspiredReplay
+from clteach.methods.generative_replay import GenerativeReplay
+from clteach.replay import Memory
+from clteach.seeding import generator
+from clteach.streams import make_stream, permuted, split
+from clteach.training import load_learner
+
+ALL_OFF = {"feedback": False, "conditional": False, "gating": 0.0}
+
+
+class Rows(nn.Module):
+    """Four sums of two rows each, times 3 and minus 6: exact in whatever batch, and outside [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x.flatten(1).view(len(x), 4, 16).sum(2) - 6
+
+
+@pytest.fixture(autouse=True)
+def rows() -> Iterator[None]:
+    register_extractor("rows", lambda shape: Rows())
+    yield
+    del EXTRACTORS["rows"]
+    features._LATEST.clear()
+
+
+def test_features_are_those_of_the_extractor_whatever_the_batch() -> None:
+    data = toy_data(n=60)  # more than are encoded at a time
+    encoded = encode(data, "rows")
+    by_hand = torch.tensor([[3 * float((image / 255).flatten()[i : i + 16].sum()) - 6 for i in range(0, 64, 16)]
+                            for image in data.x_train])  # fmt: skip
+    torch.testing.assert_close(encoded.x_train, by_hand)
+    assert torch.equal(encoded.x_test, Rows()(data.x_test / 255))
+    assert encoded.y_train is data.y_train and encoded.classes == data.classes
+    assert encoded.encoded_from == 64 and float(encoded.x_train.min()) < 0 and float(encoded.x_train.max()) > 1
+    assert encode(data, "rows") is encoded  # it is encoded once
+    register_extractor("rows", lambda shape: nn.Flatten())  # but never again for another extractor of that name
+    assert encode(data, "rows").shape == (64,)
+
+
+def test_random_weights_are_those_of_the_seed() -> None:
+    data = toy_data((3, 32, 32), n=2)
+    assert not torch.equal(encode(data, "conv", seed=0).x_train, encode(data, "conv", seed=1).x_train)
+    module = make_extractor("conv", data.shape, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(encode(data, "conv", seed=1).x_train, module(data.x_train / 255))
+
+
+def test_a_stream_is_encoded_by_name() -> None:
+    named = make_stream("split-toy", "domain", toy_data(), extractor="rows", tasks=2)
+    assert named.fingerprint == split(encode(toy_data(), "rows"), "domain", tasks=2).fingerprint
+    plain = split(toy_data(), "domain", tasks=2)
+    assert named.fingerprint != plain.fingerprint
+    assert named.spec.shape == (4,) and (named.spec.pixels, plain.spec.pixels) == (64, 64)
+    assert named.spec != split(toy_data((4,)), "domain", tasks=2).spec
+
+
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.takes_features])
+def test_every_other_method_learns_behind_an_extractor(name: str, tmp_path: Path) -> None:
+    cls = METHODS[name]
+    if name == "dream-replay":
+        return  # its generators refuse, see below
+    stream = split(encode(toy_data(), "rows"), cls.scenarios[-1], tasks=2)
+    learner = quick(cls, stream).learner
+    assert same_state(load_learner(learner.save(tmp_path / "learner")), learner)
+    for memory in (module for module in learner.modules() if isinstance(module, Memory)):
+        kept = memory.batch(torch.arange(3)).x  # not rounded, not clipped
+        assert all((stream[0].train.x == x).all(1).any() for x in kept)
+
+
+@pytest.mark.parametrize("name", [*(n for n, cls in METHODS.items() if not cls.takes_features), "dream-replay"])
+def test_generators_of_values_between_0_and_1_refuse(name: str) -> None:
+    cls = METHODS[name]
+    spec = split(encode(toy_data(), "rows"), cls.scenarios[-1], tasks=2).spec
+    with pytest.raises(ConfigError, match="features, any numbers: leave the extractor out"):
+        cls(spec, tiny(cls))
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+@pytest.mark.parametrize("settings", [{}, {**ALL_OFF, "targets": "hard"}], ids=["BI-R", "all off"])
+def test_internal_replay_is_the_same_on_an_encoded_stream_to_the_bit(scenario: str, settings: dict[str, Any]) -> None:
+    inside = quick(BrainInspiredReplay, split(toy_data(), scenario, tasks=2), extractor="rows", **settings)
+    before = quick(BrainInspiredReplay, split(encode(toy_data(), "rows"), scenario, tasks=2), **settings)
+    left, right = inside.learner.state_dict(), before.learner.state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    assert torch.equal(inside.accuracy, before.accuracy)
+
+
+def test_all_off_is_generative_replay_of_features_to_the_bit() -> None:
+    stream = split(encode(toy_data(), "rows"), "class", tasks=2)
+    replay = quick(GenerativeReplay, stream, targets="hard").learner.state_dict()
+    off = quick(BrainInspiredReplay, stream, **ALL_OFF, targets="hard").learner.state_dict()
+    assert all(torch.equal(off[key], value) for key, value in replay.items())
+
+
+@pytest.mark.parametrize("keep", ["model", "samples"])
+def test_generative_replay_dreams_features(keep: str) -> None:
+    stream = split(encode(toy_data(), "rows"), "class", tasks=2)
+    learner = quick(GenerativeReplay, stream, keep=keep, stored_samples=7).learner
+    assert isinstance(learner, GenerativeReplay)
+    z = torch.randn(50, 3, generator=generator(0))
+    dreams = learner.vae.sample(z)
+    torch.testing.assert_close(dreams, learner.vae.decoder(z))  # no sigmoid
+    assert dreams.shape == (50, 4)
+    # L_VAE = ½ Σ (x̂ - x)² / 4 features + KL / 64 pixels
+    learner.enter(0, Phase("train", 1))
+    x, eps = stream[0].train.batch(torch.arange(5)).x, torch.randn(5, 3, generator=generator(1))
+    mean, logvar = learner.vae.encode(x)
+    decoded = learner.vae.decoder(mean + torch.exp(0.5 * logvar) * eps)
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(1)
+    torch.testing.assert_close(learner.elbo_loss(x, eps), 0.5 * ((decoded - x) ** 2).mean(1) + kl / 64)
+
+
+def test_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLTEACH_DATA", str(tmp_path))
+    data = toy_data()
+    encoded = encode(data, "rows")
+    with pytest.raises(ConfigError, match="not to permute the pixels"):
+        permuted(encoded, tasks=2, pad=0)
+    with pytest.raises(ConfigError, match="no images"):
+        encode(encoded, "conv")
+    with pytest.raises(ConfigError, match="Did you mean 'rows'"):
+        make_stream("split-toy", dataset=data, extractor="row")
+    with pytest.raises(ConfigError, match="belong to an extractor"):
+        make_stream("split-toy", dataset=data, weights="some.safetensors")
+    with pytest.raises(ConfigError, match=r"neither here nor in .*python -m clteach.pretraining"):
+        make_stream("split-toy", dataset=data, extractor="rows", weights="some.safetensors")
+    stream = split(encoded, tasks=2)
+    for settings in ({"extractor": "rows"}, {"internal": False}):
+        with pytest.raises(ConfigError, match="encoded already"):
+            clteach.build("brain-inspired-replay", stream.spec, **settings)
+    register_extractor("rows", lambda shape: nn.Sequential(nn.Flatten(), nn.Threshold(2.0, float("nan"))))
+    with pytest.raises(DataError, match="nan"):
+        encode(data, "rows")
+    with pytest.raises(DataError, match=r"expected floats in \[0, 1\]"):  # only what encode made may leave [0, 1]
+        Dataset("own", 2 * torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(2, 3), torch.tensor([0, 1]), ("a", "b"))
