@@ -74,7 +74,7 @@ def make(out: str | Path = FILE, steps: int = 3000, seed: int = 0) -> Path:
             report(done, len(pairs), name)
             found = energy_map(margin, weight, steps, seed)
             made[f"{name}/energies"], made[f"{name}/samples"] = found.energies.half(), found.samples.half()
-            made[f"{name}/covered"] = torch.tensor(found.covered)
+            made[f"{name}/covered"] = torch.tensor(found.covered, dtype=torch.float64)
     about = {"command": "python -m clteach.energy_maps", "commit": commit, "steps": steps, "seed": seed}
     return storage.save_tensors(out, made, {**about, "margins": MARGINS, "weights": WEIGHTS})
 
