@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from clteach import options, studies
+from clteach import options, results, studies
 from clteach.checks import toy_data
 from clteach.data import data_folder
 from clteach.errors import ConfigError
@@ -17,12 +17,14 @@ from clteach.methods import METHODS, build, configure
 from clteach.methods.domain_transfer import Domain, accuracy, adapt, reduced, shifted
 from clteach.options import Sweep
 from clteach.presets import column
-from clteach.recipes import RECIPES, Recipe, Study
+from clteach.recipes import FINALISTS, RECIPES, WINNERS, Recipe, Study, trials
 from clteach.seeding import generator
 
 TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4}
 EBGAN_STUDIES = [
-    name for name, recipe in RECIPES.items() if isinstance(recipe, Study) and recipe.run is studies.plane_gan
+    name
+    for name, recipe in RECIPES.items()
+    if isinstance(recipe, Study) and recipe.run in (studies.plane_gan, studies.plane_trial)
 ]
 
 
@@ -32,6 +34,35 @@ def test_every_row_of_a_plane_study_gives_its_measures(name: str) -> None:
     assert isinstance(study, Study)
     for row in study.rows.values():
         assert set(study.measures) <= set(study.run(seed=0, steps=1, **{**row, **TINY, "batch": 8}))
+
+
+def best(record: str, family: str) -> list[str]:
+    """The rows of a method in a search's record, the best score first."""
+    scores = results.measured(record)["modes × quality"]
+    return sorted((row for row in scores if row.split(",")[0] == family), key=lambda row: -scores[row][0])
+
+
+@pytest.mark.parametrize("family", ["GAN", "EBGAN", "EBGAN-PT"])
+def test_finalists_and_winners_are_the_best_of_the_recorded_search(family: str) -> None:
+    assert best("ebgan_modes_search", family)[:4] == [row for row in FINALISTS if row.split(",")[0] == family]
+    assert best("ebgan_modes_finals", family)[0] in WINNERS
+    winner, modes = best("ebgan_modes_finals", family)[0], RECIPES["ebgan-modes"]
+    assert modes.rows[family] == RECIPES["ebgan-modes-finals"].rows[winner]
+
+
+def test_the_search_is_equally_long_for_each_method_and_shares_the_networks() -> None:
+    rows = trials(16)
+    assert len(rows) == 48
+    for i in range(1, 17):
+        gan, plain, pull = (dict(rows[f"{family}, {i}"]) for family in ("GAN", "EBGAN", "EBGAN-PT"))
+        assert pull.pop("pull_away") > 0 == plain.pop("pull_away") and pull == plain
+        assert gan.items() <= {**plain, "objective": "gan"}.items()
+
+
+def test_a_trial_uses_a_seed_that_is_not_reported() -> None:
+    settings = {**TINY, "batch": 8}
+    trial = studies.plane_trial(0, 5, **settings)
+    assert trial == {**studies.plane_gan(100, 5, **settings), "score": trial["modes"] * trial["quality"]}
 
 
 def test_margins_are_those_of_the_paper_in_the_units_of_the_plane() -> None:

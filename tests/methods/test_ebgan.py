@@ -385,6 +385,14 @@ def test_samples_and_errors() -> None:
     assert torch.equal(images, learner.sample(4, generator(0)))
     with pytest.raises(ConfigError, match="no labels"):
         learner.sample(4, generator(0), classes=torch.zeros(4))
-    for bad in ({"margin": 0.0}, {"margin_end": -1.0}, {"pull_away": -0.1}, {"z": 0}, {"code": 0}, {"objective": "x"}, {"past": "x"}):
+    for bad in (
+        {"margin": 0.0},
+        {"margin_end": -1.0},
+        {"pull_away": -0.1},
+        {"z": 0},
+        {"code": 0},
+        {"objective": "x"},
+        {"past": "x"},
+    ):
         with pytest.raises(ConfigError, match="ebgan"):
             EBGAN.Config(**bad)  # type: ignore[arg-type]
