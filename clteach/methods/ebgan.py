@@ -19,8 +19,8 @@ orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et
 
 As a continual learner (`EBGAN`) both players are told the task, and from the second task on a copy of the generator from
 before the task knows the past, which can be kept in two ways. With `past="replay"` its samples stand in for the data of the
-past, so that the critic sees past and present alike. With `past="alignment"` (Wu et al. 2018) the game is about the current
-task alone, and for past tasks the generator shall make of the same noise what the copy makes of it:
+past, so that the critic sees past and present alike. With `past="alignment"` (Wu et al. 2018, who square the distance) the
+game is about the current task alone, and for past tasks the generator shall make of the same noise what the copy makes:
 
 $$\mathcal{L}_G' = \tfrac1n\, \mathcal{L}_G + \big(1 - \tfrac1n\big)\, \lVert G(z, t) - G_{\text{old}}(z, t) \rVert.$$
 
