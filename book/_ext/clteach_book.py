@@ -99,7 +99,10 @@ def chapter_times() -> dict[str, str]:
 
 
 def exercise_table() -> str:
-    rows = [(each.id, each.title, course.LEVELS[each.level], each.level) for each in exercises().values()]
+    rows = [
+        (each.id, each.title, course.LEVELS[each.level].replace("-", "&#8209;"), each.level)
+        for each in exercises().values()
+    ]
     return table(("exercise", "title", "level", "points"), *rows)
 
 
