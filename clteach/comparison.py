@@ -255,13 +255,15 @@ def side_by_side(table: pd.DataFrame, costs: bool = True) -> str:
         *(["settings"] if several else []),
         *(f"{scenario.capitalize()}-IL (%)" for scenario in scenarios),
     ]
-    head += ["extra memory (kB)", "of it data (kB)", "seconds"] * costs
+    head += ["extra memory (kB)", "of which data (kB)", "seconds"] * costs
     body = []
     for (preset, _), lines in table.groupby(["preset", "row"], sort=False):
         cells = lines.set_index("scenario")
         shown = [_cell(cells.loc[scenario]) if scenario in cells.index else "–" for scenario in scenarios]
         name = named(lines.iloc[0]) + " (shortened run)" * bool(lines["shortened"].any())
         price = [f"{lines['extra'].max():,.0f}", f"{lines['data'].max():,.0f}", f"{lines['seconds'].mean():,.0f}"]
+        if costs:  # the columns are narrow: a number stays on the line of its error
+            shown = [cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}") for cell in shown]
         body.append([name, *([str(preset)] if several else []), *shown, *(price if costs else [])])
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
 
@@ -305,9 +307,7 @@ def beside_paper(stream: str, preset: str) -> str:
     return (
         f"{side_by_side(lines, costs=False)}\n"
         "Average accuracy over all tasks after the last one, in percent, mean ± SEM; in brackets the published number. "
-        "✓: the two differ by at most 2.5 standard errors of their difference, or by half a point (where the paper gives no "
-        "error, by 2.5 of ours or by 1.5 points). "
-        f"{agreeing} of {judged} published cells agree.\n\n{sources(lines)}"
+        f"✓: {results.RULE}. {agreeing} of {judged} published cells agree.\n\n{sources(lines)}"
     )
 
 
@@ -359,7 +359,7 @@ def _card(cls: type[Learner]) -> dict[str, Any]:
         "method": plots.label(cls.name),
         "name": cls.name,
         "what": cls.summary,
-        "scenarios": ", ".join(cls.scenarios) if cls.measure == "accuracy" else "generates only",
+        "scenarios": _scenarios(cls),
         "needs the task": "yes" if cls.scenarios == ("task",) else "no",
         "keeps data": "yes" if keeps_data(cls) else "no",
         "extra memory (kB)": footprint(cls(spec, cfg), samples).extra / 1000,
@@ -367,6 +367,12 @@ def _card(cls: type[Learner]) -> dict[str, Any]:
         "chapter": f'<a href="{stem}.ipynb">{int(stem[:2])}</a>' if own else "",
         "API": f'<a href="../book/api.md#{cls.__module__}.{cls.__qualname__}">{cls.__name__}</a>' if own else "",
     }
+
+
+def _scenarios(cls: type[Learner]) -> str:
+    if cls.measure != "accuracy":
+        return "generates only"
+    return "all three" if len(cls.scenarios) == len(SCENARIOS) else ", ".join(cls.scenarios)
 
 
 def choose(

@@ -182,10 +182,11 @@ def _heatmap(ax: Axes, R: Tensor, names: Sequence[str] | None, cell: float, meas
         raise ConfigError(
             f"task_names has {len(names)} names but the matrix has {n} tasks; expected one name per task."
         )
+    digits = min(10.0, (28 if top < 1000 else 23) * cell)
     sns.heatmap(
         shows.factor * R.numpy(), mask=np.triu(np.ones((n, n), dtype=bool), 1), vmin=0, vmax=top, square=True,
         cmap="crest" if shows.sign > 0 else "crest_r",  # dark is good
-        annot=n <= 12 and cell >= 0.22, fmt=".0f", annot_kws={"size": min(10.0, 28 * cell)}, cbar=False, ax=ax,
+        annot=n <= 12 and cell >= 0.22, fmt=".0f", annot_kws={"size": digits}, cbar=False, ax=ax,
         linecolor="white", linewidths=0.5 if n <= 12 else 0, xticklabels=False, yticklabels=False,
     )  # fmt: skip
     shown = np.arange(n) if n <= 12 else np.linspace(0, n - 1, 5).round().astype(int)
@@ -717,8 +718,7 @@ def latent_scatter(
         pca = PCA(2, svd_solver="full").fit(points)
         points = pca.transform(points)
         xlabel, ylabel = (
-            f"principal component {k + 1} ({share:.0%} of variance)"
-            for k, share in enumerate(pca.explained_variance_ratio_)
+            f"component {k + 1} ({share:.0%} of variance)" for k, share in enumerate(pca.explained_variance_ratio_)
         )
     elif points.shape[1] > 2:
         from sklearn.manifold import TSNE

@@ -278,6 +278,24 @@ def test_docstrings_in_markdown(markdown: str, rest: str) -> None:
     assert markdown_to_rest(markdown) == rest
 
 
+@pytest.mark.parametrize(
+    ("what", "docstring"),
+    [
+        ("attribute", "share of the units that is off, in [0, 1) (0: fine-tuning)"),
+        ("property", "All of it: what a checkpoint holds."),
+        ("function", "The score.\n\nReturns:\n    A value in [-1, 1]: negative means forgetting."),
+    ],
+)
+def test_what_stands_before_a_colon_is_no_type(what: str, docstring: str) -> None:
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    lines = docstring.split("\n")
+    extension().from_markdown(None, what, "name", None, None, lines)
+    shown = str(GoogleDocstring(lines, Config(), what=what, name="name", obj=None))
+    assert "type:" not in shown
+    assert docstring.split("\n")[-1].strip() in shown.replace("\\\n", "\n")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_solutions_are_put_under_the_exercises(path: Path) -> None:
     """A chapter's page gets hint and solution of every exercise, from the package, and stays valid JSON."""

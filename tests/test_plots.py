@@ -261,7 +261,7 @@ def test_latent_scatter() -> None:
     assert ax.get_xlabel() == "latent dimension 1"
     # Points on a line in 4 dimensions: the first component has all the variance.
     line = torch.linspace(0, 1, 40)[:, None] * torch.tensor([1.0, 2, 3, 4])
-    assert plots.latent_scatter(line, y).axes[0].get_xlabel() == "principal component 1 (100% of variance)"
+    assert plots.latent_scatter(line, y).axes[0].get_xlabel() == "component 1 (100% of variance)"
     points = [
         plots.latent_scatter(codes(4), y, method="tsne", seed=s).axes[0].collections[0].get_offsets() for s in (0, 0)
     ]

@@ -99,7 +99,10 @@ def chapter_times() -> dict[str, str]:
 
 
 def exercise_table() -> str:
-    rows = [(each.id, each.title, course.LEVELS[each.level], each.level) for each in exercises().values()]
+    rows = [
+        (each.id, each.title, course.LEVELS[each.level].replace("-", "&#8209;"), each.level)
+        for each in exercises().values()
+    ]
     return table(("exercise", "title", "level", "points"), *rows)
 
 
@@ -150,6 +153,12 @@ def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: objec
         text += to_rest(markdown[end : block.start()]) + block[0]
         end = block.end()
     lines[:] = (text + to_rest(markdown[end:])).split("\n")
+    # Napoleon takes what stands before a colon in the first line of these for a type. In this package it is a sentence, so
+    # a line is put first that reST drops.
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "\\")
+    for index in [index for index, line in enumerate(lines) if line.strip() == "Returns:"][::-1]:
+        lines.insert(index + 1, lines[index].partition("Returns:")[0] + "    \\")
 
 
 def skip_foreign(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:

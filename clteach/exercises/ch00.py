@@ -84,9 +84,8 @@ EXERCISES = (
         "00.predict",
         "Predict, then run: the task is known",
         "Fine-tuning in Class-IL ended with one task known and the others at zero. Now the same network learns the "
-        "same "
-        'stream in the scenario `"task"`: at test time it is told which pair of digits an image belongs to. What is '
-        "its "
+        'same stream in the scenario `"task"`: at test time it is told which pair of digits an image belongs to. What '
+        "is its "
         "average accuracy after the last task? Write your guess down, check it, then change one word in the cell that "
         "makes the stream and run it.",
         {
@@ -114,6 +113,7 @@ EXERCISES = (
         "In the recorded table fine-tuning in Task-IL stands far above Class-IL and below joint training. The "
         "output units "
         "of different tasks no longer compete, but the hidden layers still drift.",
+        "What is left to choose from once the task is known? And which weights do later tasks still change?",
     ),
     choice(
         "00.predict_dreams",
@@ -146,6 +146,7 @@ EXERCISES = (
         },
         predict_dreams,
         "The generator is the part that needs the steps: its dreams are all that is left of the old digits.",
+        "Which of the two networks needs the many steps, and which part of the matrix depends on it?",
     ),
     Exercise(
         "00.average_accuracy",
@@ -227,7 +228,7 @@ EXERCISES = (
                 "The sign is reversed: forgetting is positive when accuracy was lost.",
             ),
         ),
-        "Go through the tasks i = 0 … T-2: the best of R[i : T-1, i], minus R[T-1, i]. Then average.",
+        "Go through the tasks i = 0 … T-2: the best of `R[i : T-1, i]`, minus `R[T-1, i]`. Then average.",
     ),
     Exercise(
         "00.split",

@@ -138,7 +138,7 @@ EXERCISES = (
         "strength "
         "$\\lambda$, step by step, to ten thousand times the value in the preset. What happens to the average "
         "accuracy over "
-        "all tasks? Guess, check, then move the slider of the explorer to Class-IL.",
+        "all tasks? Guess, check, then move the slider of the explorer and watch its right panel.",
         {
             "a": (
                 "It rises and ends near joint training: at last the old tasks are held.",
@@ -163,6 +163,7 @@ EXERCISES = (
         "No strength brings in a contrast that the loss does not contain: to tell an old class from a new one, some "
         "step of "
         "training must compare them.",
+        "Holding the weights tighter, does any step of training show an old class beside a new one?",
     ),
     Exercise(
         "01.active",
@@ -303,9 +304,8 @@ EXERCISES = (
         "The path integral of SI",
         2,
         "From a recorded run of one task compute SI's importance: $\\omega = -\\sum_s g_s \\Delta\\theta_s$ with "
-        "$g$ the gradient of the "
-        "**task's loss alone** (the choice of the original paper), divided by $(\\theta^{end} - \\theta^{start})^2 "
-        "+ \\varepsilon$.",
+        "$g$ the gradient of the **task's loss alone** (the choice of the original paper), divided by "
+        "$(\\theta^\\text{end} - \\theta^\\text{start})^2 + \\varepsilon$.",
         importance,
         _paths,
         (
@@ -362,7 +362,7 @@ EXERCISES = (
         "01.distillation",
         "Keep the answers",
         2,
-        "Write LwF's distillation loss, $-T^2 \\sum_c p^{old}_c(T) \\log p_c(T)$, averaged over the samples. Very "
+        "Write LwF's distillation loss, $-T^2 \\sum_c p^\\text{old}_c(T) \\log p_c(T)$, averaged over the samples. Very "
         "sure models "
         "must not give infinity or NaN.",
         distillation,

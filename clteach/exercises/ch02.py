@@ -169,6 +169,7 @@ EXERCISES = (
         },
         predict,
         "β sets the exchange rate of bits against error: what is dearer is bought less.",
+        "Read the two terms as a purchase: what is bought, and what is its price?",
     ),
     Exercise(
         "02.traverse",

@@ -113,7 +113,7 @@ EXERCISES = (
         "Predict, then run: forget everything",
         "Controlled forgetting replaces the target of a replayed sample where its similarity to a real image of the "
         "current task exceeds $\\gamma$. What does Multiband VAE become with $\\gamma = -1$? Guess, check, then "
-        "move the slider of the explorer to the left.",
+        "move the slider of the explorer to the right, where γ is low.",
         {
             "a": (
                 "The same as with γ = 1: the cosine of a latent with itself is 1.",
@@ -135,6 +135,7 @@ EXERCISES = (
         },
         predict,
         "A cosine is never below −1, so every old target is replaced by an image of the current task.",
+        "Between which two numbers does a cosine lie, and what is the target of a sample that is replaced?",
     ),
     Exercise(
         "03.task_code",
@@ -172,7 +173,7 @@ EXERCISES = (
                 "One number per task: write it in binary.",
             ),
         ),
-        "Compute the number first. Bit p of a number n is (n >> p) & 1.",
+        "Compute the number first. Bit p of a number n is `(n >> p) & 1`.",
     ),
     Exercise(
         "03.place",
@@ -212,7 +213,7 @@ EXERCISES = (
                 "The new numbers are always at the end. The bands have fixed places.",
             ),
         ),
-        "Begin with zeros, then write z_new into the columns from task · k to (task + 1) · k.",
+        "Begin with zeros, then write `z_new` into the columns from `task * k` to `(task + 1) * k`.",
     ),
     Exercise(
         "03.targets",
@@ -321,6 +322,7 @@ EXERCISES = (
             ),
         ),
         "For every feature: (difference of the means)² + (difference of the standard deviations)². Then sum.",
-        why="With full covariances it is the same idea, but the root of a matrix product takes the place of σ_r σ_g.",
+        why="With full covariances it is the same idea, but the root of a matrix product takes the place of "
+        "$\\sigma_r \\sigma_g$.",
     ),
 )

@@ -154,12 +154,14 @@ EXERCISES = (
         predict,
         "With T² the gradient tends to the difference of the two centred logits, divided by the number of classes: "
         "distillation becomes least squares on logits. Without T² it tends to zero.",
+        "Write $e^{z/T} \\approx 1 + z/T$ in both softmaxes, and count the powers of T in the gradient.",
     ),
     Exercise(
         "04.replay_loss",
         "One share for every task",
         1,
-        "With $n$ tasks so far, the current one included, write $\\frac1n L_{current} + (1 - \\frac1n) L_{replay}$.",
+        "With $n$ tasks so far, the current one included, write "
+        "$\\frac1n \\mathcal{L}_\\text{current} + (1 - \\frac1n)\\,\\mathcal{L}_\\text{replay}$.",
         replay_loss,
         _losses,
         (
@@ -231,7 +233,7 @@ EXERCISES = (
                 "These are hard targets. Soft ones also keep what the second choice was.",
             ),
         ),
-        "masked_fill the logits with -torch.inf where a class is not known, then the softmax at temperature T.",
+        "`masked_fill` the logits with `-torch.inf` where a class is not known, then the softmax at temperature T.",
     ),
     Exercise(
         "04.over_heads",
@@ -270,7 +272,7 @@ EXERCISES = (
                 "Units of the current and of future tasks take part. Replayed data belongs to past heads only.",
             ),
         ),
-        "Loop over the heads: logits[:, head] has that head's units only.",
+        "Loop over the heads: `logits[:, head]` has that head's units only.",
         observe=value_and_gradient,
     ),
     Exercise(

@@ -139,6 +139,7 @@ EXERCISES = (
         },
         predict,
         "A mean and a width for each latent dimension, and one bit for each hidden unit of the decoder, per class.",
+        "Go through the method's parts, and ask of each whether there is one for all, or one for every class.",
     ),
     Exercise(
         "05.gates",

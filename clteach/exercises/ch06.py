@@ -152,6 +152,7 @@ EXERCISES = (
         predict,
         "Forgetting has moved up by one floor, from the network to the hypernetwork. The regulariser fights it "
         "there, with one point per task to hold instead of a data set.",
+        "The weights are a function of the embedding. Which parameters does this function have, and who changes them?",
     ),
     Exercise(
         "06.compression",
@@ -237,7 +238,7 @@ EXERCISES = (
                 "The one-dimensional tensors, the biases, are missing.",
             ),
         ),
-        "`flat.split(sizes)` cuts it; each piece gets its shape by .view.",
+        "`flat.split(sizes)` cuts it; each piece gets its shape by `.view`.",
     ),
     Exercise(
         "06.regulariser",
@@ -339,6 +340,6 @@ EXERCISES = (
                 "0 · log 0 is NaN for a computer: a very sure prediction loses its entropy. Use F.log_softmax.",
             ),
         ),
-        "log_p = log_softmax over the classes; entropy = -Σ p log p, (n_tasks, B); argmin over the tasks.",
+        "Take `log_softmax` over the classes; the entropy is -Σ p log p, (n_tasks, B); then `argmin` over the tasks.",
     ),
 )

@@ -150,6 +150,7 @@ EXERCISES = (
         },
         predict,
         "Two measures, two winners. A comparison that shows only one of them is not wrong, and misleads all the same.",
+        "To reach many modes and to stay close to those reached are two things. Need one method be best at both?",
     ),
     Exercise(
         "07.energy",
@@ -230,7 +231,7 @@ EXERCISES = (
                 "away.",
             ),
         ),
-        "F.relu is the hinge [·]⁺. Sum the two terms per sample, then take the mean.",
+        "`F.relu` is the hinge [·]⁺. Sum the two terms per sample, then take the mean.",
         observe=value_and_gradient,
     ),
     Exercise(
@@ -330,10 +331,10 @@ EXERCISES = (
         "07.value",
         "What the best discriminator can do",
         3,
-        "For two distributions over K outcomes, the best response is $D = m$ where $p_{data} < p_G$ and 0 "
+        "For two distributions over K outcomes, the best response is $D = m$ where $p_\\text{data} < p_G$ and 0 "
         "elsewhere. Write the "
-        "discriminator's loss there, $\\sum_k p_{data} D + p_G [m - D]^+$. Then look: it is $m\\,(1 - "
-        "\\mathrm{TV}(p_{data}, p_G))$, "
+        "discriminator's loss there, $\\sum_k p_\\text{data} D + p_G [m - D]^+$. Then look: it is $m\\,(1 - "
+        "\\mathrm{TV}(p_\\text{data}, p_G))$, "
         "and $m$ where both agree.",
         value,
         _distributions,

@@ -167,7 +167,7 @@ EXERCISES = (
         "Which method for this situation?",
         "A camera in a clinic learns two new findings every month. It must name any finding it has ever learned, "
         "nobody tells "
-        "it the month an image is from, and the law forbids to keep an image. Memory and time are plentiful. Which "
+        "it the month an image is from, and the law forbids keeping any image. Memory and time are plentiful. Which "
         "one do you "
         "take? Decide, check, then compare with the table of this chapter.",
         {
@@ -197,6 +197,7 @@ EXERCISES = (
         "old must be made up. Whether a generator's samples of patients are harmless is a question of its own: a "
         "generator can "
         "learn an image by heart.",
+        "Which scenario is it, and which methods keep real images? Cross those out that the situation rules out.",
     ),
     Exercise(
         "08.choose",
@@ -266,8 +267,8 @@ EXERCISES = (
         "When do two methods differ?",
         2,
         "Two means over a few seeds always differ. The rule of this book asks for more: "
-        "$|\\bar a - \\bar b| > \\max\\big(0.5,\\; 2.5 \\sqrt{SEM_a^2 + SEM_b^2}\\big)$ points, with "
-        "$SEM = s / \\sqrt n$ and $s^2 = \\frac{1}{n-1} \\sum_k (x_k - \\bar x)^2$. Return the difference and the "
+        "$|\\bar a - \\bar b| > \\max\\big(0.5,\\; 2.5 \\sqrt{\\mathrm{SEM}_a^2 + \\mathrm{SEM}_b^2}\\big)$ points, with "
+        "$\\mathrm{SEM} = s / \\sqrt n$ and $s^2 = \\frac{1}{n-1} \\sum_k (x_k - \\bar x)^2$. Return the difference and the "
         "bound.",
         gap,
         _seeds,
@@ -327,7 +328,7 @@ EXERCISES = (
                 "The standard deviation is divided by √n, not by n: four times the seeds halve the error.",
             ),
         ),
-        "First the SEM of one method as a function of its own; math.hypot(x, y) is √(x² + y²).",
+        "First the SEM of one method as a function of its own; `math.hypot(x, y)` is √(x² + y²).",
     ),
     Exercise(
         "08.extra_bytes",
@@ -385,7 +386,7 @@ EXERCISES = (
                 "len(tensor) is its first dimension alone. numel() counts all its numbers.",
             ),
         ),
-        "Every tensor has numel() numbers of element_size() bytes each.",
+        "Every tensor has `numel()` numbers of `element_size()` bytes each.",
     ),
     Exercise(
         "08.average_accuracy",

@@ -151,6 +151,7 @@ def choice(
     options: Mapping[str, tuple[str, str]],
     solution: Callable[[], str],
     why: str,
+    think: str,
     level: int = 1,
 ) -> Exercise:
     """A "predict, then run" exercise: one of several statements is right.
@@ -159,13 +160,14 @@ def choice(
         id: as in `Exercise`, and so are `title`, `solution`, `why` and `level`.
         question: Markdown.
         options: {letter: (text, hint for who chose it)}; the right one needs no hint.
+        think: what to think of before choosing.
     """
     listed = "\n".join(f"- **{letter}**: {text}" for letter, (text, _) in options.items())
     right = solution()
     mistakes = [
         Mistake(letter, lambda letter=letter: letter, hint) for letter, (_, hint) in options.items() if letter != right
     ]
-    hint = f"Answer with one letter: {', '.join(options)}."
+    hint = f"{think} Answer with one letter: {', '.join(options)}."
     return Exercise(id, title, level, f"{question}\n\n{listed}", solution, no_cases, tuple(mistakes), hint, why)
 
 

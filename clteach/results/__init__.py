@@ -18,6 +18,11 @@ from clteach.errors import ConfigError, DataError, unknown
 from clteach.metrics import MEASURES
 
 FOLDER = Path(__file__).parent
+RULE = (
+    "the two differ by at most 2.5 standard errors of their difference, or by half a point (where the paper gives no "
+    "error, by 2.5 of ours or by 1.5 points)"
+)
+"""When a recorded number agrees with the published one, in words; `clteach.experiments.compare` decides it."""
 
 
 def names() -> list[str]:
@@ -156,6 +161,10 @@ def report(name: str) -> str:
     verdicts = [cell["verdict"] for cell in record["cells"]]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
     n, device = len(record["seeds"]), record["device"]
+    competing = ""
+    if any(cell.get("scenario") == "class" and "average_accuracy" in cell for cell in record["cells"]):
+        every = record["stream"].get("active_units") == "all"
+        competing = f" In Class-IL {'the units of all classes' if every else 'the classes seen so far'} compete."
     if "measures" in record:
         what, each = "Measured at the end of training:", "steps"
     else:
@@ -168,17 +177,21 @@ def report(name: str) -> str:
     parts = [
         markdown(name),
         f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} "
-        f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}. Settings: {record['preset_source']}. "
+        f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}.{competing} Settings: {record['preset_source']}. "
         f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} {each}, "
-        f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {record['training_seconds'] / 3600:.1f} hours of training.",
+        f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {_duration(record['training_seconds'])} of training.",
     ]
     if record["shortened"]:
         parts.append("**A shortened run**: fewer steps or seeds than the paper's, so no verdict is given.")
     elif judged:
-        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree by the rule of `compare`.")
+        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.")
     if record["deviations"]:
         parts.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
     return "\n\n".join(parts) + "\n"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(seconds / 60, 1):.0f} minutes"
 
 
 def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
