@@ -121,9 +121,9 @@ def test_predictions_are_true_of_the_records() -> None:
     )  # 00.predict: c
     assert means["ewc", "class"] < 25  # 01.predict: d
     modes = {cell["row"]: cell["measures"] for cell in results.load("ebgan_modes")["cells"]}
-    for measure, better in (("modes", "GAN"), ("quality", "EBGAN-PT")):  # 07.predict: c
+    for measure, better in (("modes", "EBGAN-PT"), ("quality", "GAN")):  # 07.predict: c
         assert modes[better][measure]["mean"] == max(modes[name][measure]["mean"] for name in ("GAN", "EBGAN-PT"))
-        assert modes["GAN"]["modes"]["mean"] < 24
+    assert 8 < modes["GAN"]["modes"]["mean"] < 20
     others = [means[row, "class"] for row in ("ewc", "online-ewc", "si", "lwf")]
     assert means["generative-replay", "class"] > max(others) + 30 and means["er", "class"] > max(
         others

@@ -125,9 +125,9 @@ EXERCISES = (
     choice(
         "07.predict",
         "Predict, then look: 25 hills",
-        "25 Gaussians in a 5 × 5 grid, a small GAN and a small EBGAN with the pull-away term, each with the "
-        "learning rate that suited it. What does the recorded comparison of this package say? Guess, check, then "
-        "look at the recorded results.",
+        "25 Gaussians in a 5 × 5 grid, a small GAN and a small EBGAN with the pull-away term, each with the settings "
+        "that suited it best in a search of equal length. What does the recorded comparison of this package say? "
+        "Guess, check, then look at the recorded results.",
         {
             "a": (
                 "EBGAN-PT covers more modes, and a larger share of its samples is close to one.",
@@ -135,13 +135,12 @@ EXERCISES = (
             ),
             "b": (
                 "The GAN is better in both.",
-                "One half is so. An auto-encoder pulls what it is given towards what it knows: which half does that "
-                "help?",
+                "One half is so. A player who visits few hills can stand well on each of them: which half is that?",
             ),
-            "c": ("The GAN covers more modes, but a smaller share of its samples is close to one.", ""),
+            "c": ("EBGAN-PT covers more modes, but a smaller share of its samples is close to one.", ""),
             "d": (
                 "Both cover all 25 modes; they differ in the share of good samples.",
-                "Neither of the two is that good with networks this small.",
+                "One of the two misses many of them, even with the best settings that the search found.",
             ),
             "e": (
                 "Both are good only on some modes: one collapses onto a handful.",
