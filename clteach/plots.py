@@ -619,16 +619,16 @@ def score_histogram(
     if low == high:  # a single bar needs a width
         low, high = 0.9 * low, 1.1 * high + 1e-9
     edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
-    fig = _figure(7, 0.8 + 1.1 * len(values))
+    fig = _figure(7, 0.8 + 1.25 * len(values))
     axes = fig.subplots(len(values), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for index, (ax, (name, group)) in enumerate(zip(axes, values.items(), strict=True)):
         weights = np.full(len(group), 100 / len(group))
         ax.hist(group, edges, weights=weights, color=(BLUE, ORANGE, GREEN, RED, PURPLE)[index % 5])
         ax.axvline(float(np.median(group)), color="black", linestyle="--")
-        ax.text(0.98, 0.85, f"{name} ({len(group)})", transform=ax.transAxes, ha="right", va="top")
+        ax.set_title(f"{name} ({len(group)})", loc="left", fontsize="medium", pad=3)
         if log:
             ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
     better = "higher" if shows.sign > 0 else "lower"

@@ -384,7 +384,7 @@ def test_score_histogram_shows_shares_of_each_group() -> None:
         assert ax.get_xscale() == "log"
         assert ax.lines[0].get_xdata()[0] == pytest.approx(float(np.median(group)))  # type: ignore[index]
     assert [bar.get_height() for bar in upper.patches][-1] == pytest.approx(50)  # type: ignore[attr-defined]
-    assert "FID, lower is better" in lower.get_xlabel() and upper.texts[0].get_text() == "GAN (4)"
+    assert "FID, lower is better" in lower.get_xlabel() and upper.get_title(loc="left") == "GAN (4)"
     shares = plots.score_histogram({"one": [0.5, 0.5]}).axes[0]
     assert shares.get_xscale() == "linear" and "accuracy (%), higher is better" in shares.get_xlabel()
     assert shares.lines[0].get_xdata()[0] == 50  # type: ignore[index]
