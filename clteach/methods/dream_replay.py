@@ -14,7 +14,6 @@ as in generative replay, with the same soft or hard targets. Every past task is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,10 +86,9 @@ class DreamReplay(Classifier, Generator):
         # Nobody asks for its own score: it needs no judge.
         cfg = cls.Config(features="inputs")
         if isinstance(cfg, EBGAN.Config):
-            # What a memory must not do is lose a class, and one EBGAN of two digits in four did. A margin of twice the
-            # usual, a deeper decoder and a past that is kept sample by sample prevent it (found on held-out images).
-            margin = 20 * math.sqrt(math.prod(self.spec.shape) / 784)
-            cfg = replace(cfg, past="alignment", decoder_hidden=(256,), margin=margin)
+            # What a memory must not do is lose a class, or fray as it is handed on: a deeper decoder and a past that is
+            # kept sample by sample (both found on held-out images).
+            cfg = replace(cfg, past="alignment", decoder_hidden=(256,))
         if self.cfg.generator_lr is not None:
             cfg = replace(cfg, lr=self.cfg.generator_lr)
         # A generator does not see which units compete, so it is the same in all scenarios.
