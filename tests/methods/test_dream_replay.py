@@ -123,11 +123,10 @@ def test_replay_keeps_what_finetuning_forgets() -> None:
     stream = split(toy_data(n=60), "class", tasks=2)
     options = {"steps": 100, "batch_size": 32, "lr": 1e-2, "hidden": (32,), "device": "cpu"}
     plain = train("finetune", stream, **options)
-    replay = train("dream-replay", stream, replay_model="ebgan", generator_steps=250, generator_lr=3e-3, **options)
+    replay = train("dream-replay", stream, replay_model="ebgan", generator_steps=400, generator_lr=3e-3, **options)
     assert isinstance(replay.learner, DreamReplay) and isinstance(replay.learner.generator, EBGAN)
     assert float(plain.accuracy[1, 0]) < 0.2
-    # A small GAN on few images often keeps one of the task's two classes, which is half of the task.
-    assert float(replay.accuracy[1, 0]) > float(plain.accuracy[1, 0]) + 0.3
+    assert float(replay.accuracy[1, 0]) > 0.8
 
 
 # ------------------------------------------------------------------------- the same by the name of generative replay
