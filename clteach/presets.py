@@ -148,7 +148,8 @@ _PERMUTED_2018 = Column(
 _HNET_SPLIT = {"beta": 0.01, "embedding": 96, "chunk": 42000, "chunk_embedding": 96, "hyper_hidden": (10, 10)}
 _HNET_SPLIT_REPLAY = {
     "z": 100,
-    "decoder_beta": 0.01,
+    "encoder_hidden": (400, 400),
+    "decoder_beta": 0.01 * 28 * 28,  # 0.01 beside a loss that is averaged over the pixels; here they are summed
     "decoder_embedding": 96,
     "decoder_chunk": 50000,
     "decoder_chunk_embedding": 96,
@@ -165,8 +166,9 @@ _HNET_PERMUTED = {
 }
 _HNET_PERMUTED_REPLAY = {
     "z": 100,
+    "encoder_hidden": (1000, 1000),
     "decoder_hidden": (400, 400),
-    "decoder_beta": 0.1,
+    "decoder_beta": 0.1 * 32 * 32,  # as above
     "decoder_embedding": 24,
     "decoder_chunk": 85000,
     "decoder_chunk_embedding": 8,
@@ -184,7 +186,7 @@ _HNET_RESNET = {
 }
 
 _HNET_LATER_SPLIT = {
-    "beta": 10.0,
+    "beta": 10.0 / 12_000,  # 10 beside a loss that is summed over the images of a task; here it is their mean
     "embedding": 32,
     "chunk": 8000,
     "chunk_embedding": 32,
@@ -323,7 +325,9 @@ PRESETS: dict[str, Preset] = {
         "von Oswald, Henning, Grewe & Sacramento 2020, arXiv 1906.00695",
         _HNET_2020,
         notes=(
-            "the hidden layers of the replay model's encoder are not known here: those of its decoder, mirrored, are used",
+            "the authors' code averages the replay model's loss over the pixels; here it is summed, so the strength of its "
+            "regulariser is as many times larger as there are pixels",
+            "the replay model is told the class of an image; in the authors' code its decoder is told the task",
         ),
     ),
     "hypernetworks-later": Preset(
@@ -331,16 +335,17 @@ PRESETS: dict[str, Preset] = {
         "later code by the authors of arXiv 1906.00695 (deterministic hypernetwork)",
         {
             "split-mnist": Column(
-                2000,
-                128,
+                5000,
+                32,
                 {"hidden": (100, 100), "lr": 5e-4},
                 {"tasks": 5, "class_order": "natural", "active_units": "seen"},
                 {"hypernetwork": _HNET_LATER_SPLIT, "hypernetwork-ent": _HNET_LATER_SPLIT},
             ),
         },
         notes=(
-            "the size of the chunk embeddings is not known here: that of the task embeddings is used",
-            "the number of steps and the batch size are not known here: those of the 2020 paper are used",
+            "the authors' code sums the task's loss over its images; here it is their mean, so the strength of the "
+            "regulariser is divided by 12,000, about as many as there are in a task",
+            "the chunk embeddings are drawn with a standard deviation of 1, in the authors' code 0.1",
         ),
     ),
     "2022": Preset(

@@ -49,7 +49,8 @@ class ConditionalVAE(nn.Module):
         super().__init__()
         self.shape, self.n_out = spec.shape, spec.n_out
         n_pixels = math.prod(spec.shape)
-        self.encoder = mlp((n_pixels + spec.n_out,), list(reversed(cfg.decoder_hidden)), 2 * cfg.z)
+        encoder_hidden = cfg.encoder_hidden or tuple(reversed(cfg.decoder_hidden))
+        self.encoder = mlp((n_pixels + spec.n_out,), encoder_hidden, 2 * cfg.z)
         self.target = Target(mlp((cfg.z + spec.n_out,), cfg.decoder_hidden, n_pixels))
         self.hypernet = Hypernet(
             self.target,
@@ -107,10 +108,13 @@ class ReplayModel(ProtectsPast, Generator):
         """past tasks in the regulariser per step, drawn at random; None: all"""
         z: int = 100
         """latent dimensions of the replay model"""
+        encoder_hidden: tuple[int, ...] = ()
+        """units of the encoder's hidden layers; empty: the decoder's, in reverse order"""
         decoder_hidden: tuple[int, ...] = (250, 350)
-        """units of the decoder's hidden layers, mirrored in the encoder"""
-        decoder_beta: float = 0.01
-        """strength β ≥ 0 of the regulariser of the decoder's hypernetwork"""
+        """units of the decoder's hidden layers"""
+        decoder_beta: float = 7.84
+        """strength β ≥ 0 of the regulariser of the decoder's hypernetwork, beside a loss in nats per image; the paper's
+        β is beside a loss in nats per pixel, so here it is as many times larger as there are pixels: 784 · 0.01"""
         decoder_embedding: int = 96
         """numbers in a task embedding of the decoder"""
         decoder_chunk: int | None = 50000
@@ -128,8 +132,8 @@ class ReplayModel(ProtectsPast, Generator):
                 raise ConfigError(f"hypernetwork: decoder_beta={self.decoder_beta}, expected a strength ≥ 0.")
             names = ("z", "decoder_embedding", "decoder_chunk", "decoder_chunk_embedding", "past_tasks")
             check_sizes("hypernetwork", **{name: getattr(self, name) for name in names})
-            layers = {"decoder_hidden": self.decoder_hidden, "decoder_hyper_hidden": self.decoder_hyper_hidden}
-            check_sizes("hypernetwork", **{f"{k}[{i}]": n for k, units in layers.items() for i, n in enumerate(units)})
+            for layers in ("encoder_hidden", "decoder_hidden", "decoder_hyper_hidden"):
+                check_sizes("hypernetwork", **{f"{layers}[{i}]": n for i, n in enumerate(getattr(self, layers))})
 
     units: Tensor  # (n_tasks, most classes of a task) output units of every task
     n_units: Tensor  # (n_tasks, 1) how many there are

@@ -45,7 +45,7 @@ class HypernetworkTIR(ReplayModel, Hypernetwork):
         """Settings of the hypernetwork and of the replay model."""
 
         decoder_hidden: tuple[int, ...] = (50, 150)
-        """units of the decoder's hidden layers, mirrored in the encoder"""
+        """units of the decoder's hidden layers"""
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
