@@ -561,6 +561,20 @@ RECIPES |= {
             "the hypernetwork's VAE is told the classes of the images, the other generators are not",
         ),
     ),
+    "hypernetwork-line": Study(
+        "networks that a hypernetwork generates on the line between two tasks' embeddings, split MNIST",
+        studies.embedding_line,
+        {"tasks 1 and 2": {"first": 1, "second": 2}, "tasks 1 and 5": {"first": 1, "second": 5}},
+        {
+            f"{which}_{place:g}": f"{which} task at {place:g} (%)"
+            for which in ("first", "second")
+            for place in studies.PLACES
+        },
+        steps=2000,
+        seeds=3,
+        source="von Oswald, Henning, Grewe & Sacramento 2020, arXiv 1906.00695, split MNIST with the task known",
+        deviations=("accuracy on test images after the last task; 0 is the first task's embedding, 1 the second's",),
+    ),
     "domain-transfer-mnist": Study(
         "labels of MNIST, used on inverted, blurred and coloured MNIST: an energy as the critic of domains",
         studies.domain_transfer,

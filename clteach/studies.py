@@ -14,9 +14,11 @@ from clteach.gan import cooled, fit
 from clteach.learner import PureGenerator
 from clteach.methods.domain_transfer import SHIFTS, Domain, accuracy, adapt, reduced, transfer
 from clteach.methods.ebgan import EBGAN, EnergyGAN, make_gan, pull_away
+from clteach.methods.hypernetwork import Hypernetwork
 from clteach.plane import coverage, effective_modes, make_cloud
+from clteach.presets import column
 from clteach.seeding import generator
-from clteach.streams import split
+from clteach.streams import make_stream, split
 from clteach.training import train
 
 SAMPLES = 2500
@@ -113,3 +115,54 @@ def digits_and_mnist(seed: int, steps: int, method: str, **settings: Any) -> dic
         net = adapt(parts["train"][source], parts["train"][target], method, rng, steps, seed, **settings)
         accuracies[name] = 100 * accuracy(net, parts["test"][target])
     return accuracies
+
+
+PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Places on the line between two task embeddings: 0 is the one's, 1 the other's."""
+
+
+@torch.no_grad()
+def embedding_line(
+    seed: int,
+    steps: int,
+    first: int,
+    second: int,
+    stream: str = "split-mnist",
+    preset: str = "2020-hypernetworks",
+    **settings: Any,
+) -> dict[str, float]:
+    """Train a hypernetwork on all tasks, then walk from one task's embedding to another's in a straight line.
+
+    Args:
+        seed: seed of weights and training.
+        steps: training steps per task.
+        first: the task at whose embedding the line begins, from 1.
+        second: the task at whose embedding it ends.
+        stream: name of the stream, learned with the task known.
+        preset: whose settings.
+        **settings: fields of `Hypernetwork.Config` that differ from them.
+
+    Returns:
+        For each of `PLACES` the accuracies in percent of the network that is generated there, on the test images of the two
+        tasks: ``first_PLACE`` and ``second_PLACE``.
+    """
+    base = column(preset, stream)
+    tasks = make_stream(stream, "task", **base.stream)
+    settings = {**base.settings("hypernetwork", "task"), **settings}
+    with torch.enable_grad():
+        run = train("hypernetwork", tasks, steps=steps, batch_size=base.batch, seed=seed, **settings)
+    learner = run.learner.eval()
+    assert isinstance(learner, Hypernetwork)
+    begin, end = (learner.hypernet.embeddings[t - 1] for t in (first, second))
+    tasks = tasks.to(begin.device)
+    found = {}
+    for place in PLACES:
+        # e(s) = (1 - s) e_first + s e_second
+        weights = learner.hypernet(torch.lerp(begin, end, place)[None])[0]
+        for name, t in (("first", first - 1), ("second", second - 1)):
+            right = [
+                (learner.target(weights, batch.x) + learner.log_heads[t]).argmax(1) == batch.y
+                for batch in tasks[t].test.batches()
+            ]
+            found[f"{name}_{place:g}"] = 100 * float(torch.cat(right).float().mean())
+    return found

@@ -131,6 +131,22 @@ def test_digits_and_mnist_both_ways() -> None:
     assert min(found.values()) > 40  # even 80 steps on the target's own labels are far above 10 % by chance
 
 
+# ------------------------------------------------------------------------------------------- between two embeddings
+
+
+def test_the_ends_of_the_line_are_the_tasks_own_networks() -> None:
+    found = studies.embedding_line(0, 60, 1, 3, "split-digits", "digits")
+    assert set(found) == set(RECIPES["hypernetwork-line"].measures)  # type: ignore[union-attr]
+    base = column("digits", "split-digits")
+    stream = studies.make_stream("split-digits", "task", **base.stream)
+    settings = base.settings("hypernetwork", "task")
+    run = studies.train("hypernetwork", stream, steps=60, batch_size=base.batch, seed=0, **settings)
+    last = 100 * run.accuracy[-1]
+    assert found["first_0"] == pytest.approx(float(last[0]), abs=1e-3)
+    assert found["second_1"] == pytest.approx(float(last[2]), abs=1e-3)
+    assert found["first_0"] > 90 > found["first_1"]  # another task's network does not do
+
+
 # ---------------------------------------------------------------------------------------------------- the grid search
 
 

@@ -275,6 +275,16 @@ def test_real_and_replayed_weigh_half_each(scenario: str) -> None:
     torch.testing.assert_close(losses["replay"].detach(), 0.5 * imitation)
 
 
+def test_the_encoder_has_the_layers_asked_for_or_the_decoders_reversed() -> None:
+    spec = split(toy_data(n_classes=6), "class", tasks=3).spec
+    for asked, expected in ((), [3, 2]), ((7,), [7]):
+        cfg = HypernetworkR.Config(hidden=(4,), decoder_hidden=(2, 3), encoder_hidden=asked, z=5)
+        layers = [m for m in HypernetworkR(spec, cfg).vae.encoder.modules() if isinstance(m, torch.nn.Linear)]
+        assert [layer.out_features for layer in layers] == [*expected, 2 * 5]
+    with pytest.raises(ConfigError, match="encoder_hidden"):
+        HypernetworkR.Config(encoder_hidden=(0,))
+
+
 def test_the_replay_models_loss_is_the_negative_elbo() -> None:
     learner, _, batch = ready(HypernetworkR, "class", 1)
     assert learner.phase.name == REPLAY_MODEL
