@@ -533,8 +533,8 @@ RECIPES |= {
             "length: replaying itself kept 63 %, with a decoder of two layers 75 %, with the past aligned as well 81 and "
             "89 %; a margin of 20 instead of 10, which kept both digits of a single task more often, kept 65 %; a falling "
             "learning rate 63 %, no pull-away term 77 %; the other generators were not tuned",
-            "in a first record, half as long, the EBGAN kept 78.6 ± 2.0 % of the test images and the VAE 79.0 ± 2.3 %; after a "
-            "run of this length on held-out images (seed 100) kept 91 %, all were trained for longer",
+            "in a first record, half as long, the EBGAN kept 78.6 ± 2.0 % of the test images and the VAE 79.0 ± 2.3 %; "
+            "after a run of this length had kept 91 % of held-out images (seed 100), all were trained for longer",
             "no published counterpart",
             "each generator has the networks of its own method, so their sizes and their times differ",
             "the first row's VAE learns in the same steps as the classifier; the others learn each task before it",
