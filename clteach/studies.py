@@ -118,7 +118,7 @@ def digits_and_mnist(seed: int, steps: int, method: str, **settings: Any) -> dic
 
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Places on the line between two task embeddings: 0 is the one's, 1 the other's."""
+"""Places on the line between two tasks' embeddings: 0 is the first task's own, 1 the second's."""
 
 
 @torch.no_grad()
