@@ -255,6 +255,7 @@ def reproduce(args: Reproduce) -> int:
         preset=args.preset,
         seeds=args.seeds,
         iters=args.iters,
+        tasks=args.tasks,
         device=args.device,
         n_jobs=args.jobs,
         fresh=args.fresh,

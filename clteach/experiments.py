@@ -52,7 +52,7 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
         **({} if measure == "accuracy" else {"measure": measure}),
         f"average_{measure}": _statistics([result[f"average_{measure}"] for result in results]),
         "forgetting": None if None in lost else _statistics(lost),
-        f"{measure}_matrix": [[None if math.isnan(v) else v for v in row] for row in matrix],
+        f"{measure}_matrix": [[None if math.isnan(v) else round(v, 6) for v in row] for row in matrix],
         "seconds": mean_sem([result["seconds"] for result in results])[0],
         "iterations_per_second": mean_sem([result["iterations_per_second"] for result in results])[0],
         "settings": results[0]["job"]["settings"],
@@ -76,13 +76,14 @@ def reproduce(
     preset: str | None = None,
     seeds: int | None = None,
     iters: int | None = None,
+    tasks: int | None = None,
     device: str = "auto",
     **how: Any,
 ) -> Path:
     """Run a recipe and write its record, ``out/NAME.json``; an interrupted one continues.
 
-    Fewer steps than the preset's, or fewer than 3 seeds, make a shortened run: its record is named so, and its numbers
-    are not judged against the published ones.
+    Fewer steps or permutations than the recipe has, or fewer than 3 seeds, make a shortened run: its record is named so,
+    and its numbers are not judged against the published ones.
 
     Args:
         name: one of `RECIPES`.
@@ -90,15 +91,18 @@ def reproduce(
         preset: one of the recipe's presets.
         seeds: number of seeds.
         iters: steps per task.
+        tasks: permutations, of a recipe on permuted data.
         device: "auto", "cpu" or "cuda".
         **how: passed on to `run_jobs`.
 
     Raises:
-        ClteachError: an unknown name, or as `run_jobs`.
+        ClteachError: an unknown name, a number of tasks that the recipe cannot have, or as `run_jobs`.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     recipe = RECIPES[name]
+    if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
+        raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
@@ -112,7 +116,7 @@ def reproduce(
         raise ConfigError(f"{n_seeds} seeds: expected at least one.")
     shortened = steps < full or n_seeds < min(3, recipe.seeds)
 
-    cells = []
+    cells, all_tasks = [], 0
     for name_of_row, row in recipe.rows.items():
         if row.method not in METHODS or name_of_row in presets.PRESETS[preset].without:
             continue
@@ -121,8 +125,14 @@ def reproduce(
                 own = presets.chosen(row.settings, scenario)
                 settings = fitting(row.method, {**column.settings(row.method, scenario), **own})
                 stream = {**column.stream, **presets.chosen(row.stream, scenario)}
+                if tasks is not None:
+                    all_tasks = max(all_tasks, stream["tasks"])
+                    stream["tasks"] = tasks
                 job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
                 cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
+    if tasks is not None and not 1 <= tasks <= all_tasks:
+        raise ConfigError(f"tasks={tasks}: expected between 1 and {all_tasks}, as many as {name} has.")
+    shortened = shortened or (tasks is not None and tasks < all_tasks)
     used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
     extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
@@ -134,6 +144,8 @@ def reproduce(
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
     if steps != full:
         deviations.append(f"{steps} steps per task instead of {full}")
+    if tasks not in (None, all_tasks):
+        deviations.append(f"{tasks} permutations instead of {all_tasks}")
     table = []
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
@@ -147,6 +159,7 @@ def reproduce(
     options = ["--preset", preset] if len(recipe.presets) > 1 else []
     options += [] if seeds is None else ["--seeds", str(seeds)]
     options += [] if iters is None else ["--iters", str(iters)]
+    options += [] if tasks is None else ["--tasks", str(tasks)]
     record = {
         "name": name,
         "summary": recipe.summary,

@@ -101,6 +101,8 @@ class Reproduce(Processes):
     """number of seeds; None: the recipe's. Fewer than 3 make a shortened run"""
     iters: int | None = None
     """training steps per task; None: the preset's. Fewer make a shortened run"""
+    tasks: int | None = None
+    """permutations, of a recipe on permuted data; None: the recipe's. Fewer make a shortened run"""
     out: Path = Path("results")
     """folder for the record, checkpoints and runs"""
 

@@ -82,6 +82,9 @@ _HNET_ROWS = {
     "HNET+R": Row("hypernetwork-r"),
 }
 
+_LONG: dict[str, Any] = {"tasks": 100, "test_samples": 1000}
+_LONG_TESTS = ("accuracies are those of 1000 random test images for each permutation",)
+
 RECIPES: dict[str, Recipe | Study] = {
     "split-digits": Recipe(
         "every method in three scenarios on the bundled digits, in minutes",
@@ -158,10 +161,11 @@ RECIPES: dict[str, Recipe | Study] = {
                     "activation": "relu",
                     "past_tasks": 8,
                 },
-                {"tasks": 100},
+                _LONG,
             )
         },
         seeds=1,
+        deviations=_LONG_TESTS,
     ),
     "hypernetwork-split-cifar100": Recipe(
         "a hypernetwork that generates ResNet-32, ten tasks of ten CIFAR-100 classes",
@@ -278,15 +282,16 @@ RECIPES |= {
         "permuted-mnist",
         ("2020",),
         {
-            "None": Row("finetune"),
-            "online EWC": Row("online-ewc"),
-            "SI": Row("si"),
-            "DGR": Row("generative-replay", {"targets": "hard"}),
-            "BI-R": Row(_BIR),
-            "BI-R + SI": Row(f"{_BIR}-si"),
+            "None": Row("finetune", stream=_LONG),
+            "online EWC": Row("online-ewc", stream=_LONG),
+            "SI": Row("si", stream=_LONG),
+            "DGR": Row("generative-replay", {"targets": "hard"}, _LONG),
+            "BI-R": Row(_BIR, stream=_LONG),
+            "BI-R + SI": Row(f"{_BIR}-si", stream=_LONG),
         },
         scenarios=("domain",),
         paper_seeds=5,
+        deviations=_LONG_TESTS,
     ),
     "bir-cifar100": Recipe(
         "split CIFAR-100, 80 classes in 10 tasks, every method behind convolutions that were trained on the other 20",

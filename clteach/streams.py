@@ -288,6 +288,7 @@ def permuted(
     *,
     tasks: int = 10,
     pad: int = 2,
+    test_samples: int | None = None,
     validation: float = 0.0,
     active_units: str = "seen",
     seed: int = 0,
@@ -299,10 +300,12 @@ def permuted(
         scenario: "task" (a head per permutation), "domain" (one head) or "class" (n_classes * tasks units).
         tasks: number of permutations.
         pad: zero pixels added on every side first (the papers: 2, so 28 x 28 becomes 32 x 32 = 1024 pixels).
+        test_samples: random test samples for each permutation; None: all of them. Every task is tested after every task, so
+            of a long stream the tests take longer than the training.
         validation, active_units, seed: as in `split`; `seed` draws the permutations.
 
     Raises:
-        ConfigError: fewer than one task, padding of feature vectors, or features that an extractor made.
+        ConfigError: fewer than one task or test sample, padding of feature vectors, or features that an extractor made.
     """
     if dataset.encoded_from is not None:
         raise ConfigError(
@@ -311,6 +314,10 @@ def permuted(
         )
     if tasks < 1 or pad < 0:
         raise ConfigError(f"tasks={tasks}, pad={pad}: expected at least one task and a padding of 0 or more pixels.")
+    if test_samples is not None and test_samples < 1:
+        raise ConfigError(
+            f"test_samples={test_samples}: expected at least one per permutation, or None for all of them."
+        )
     if pad and len(dataset.shape) != 3:
         raise ConfigError(f"cannot pad inputs of shape {dataset.shape}: only images have borders. Use pad=0.")
     if pad:
@@ -325,7 +332,7 @@ def permuted(
     groups = [list(range(n))] * tasks
     train = [[(dataset.y_train == c).nonzero().flatten() for c in range(n)]] * tasks
     test = [[(dataset.y_test == c).nonzero().flatten() for c in range(n)]] * tasks
-    return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels)
+    return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
 
 
 def dirichlet(
@@ -462,12 +469,13 @@ def _build(
     validation: float,
     rng: np.random.Generator,
     pixels: Tensor | None = None,
+    test_samples: int | None = None,
 ) -> Stream:
     """Rows per (task, class of the task) -> a stream; sample labels are the task's output units."""
     if not 0 <= validation < 1:
         raise ConfigError(f"validation={validation}: expected a share of the training data in [0, 1).")
 
-    def data(x: Tensor, task: int, parts: list[Tensor], what: str) -> Data:
+    def data(x: Tensor, task: int, parts: list[Tensor], what: str, most: int | None = None) -> Data:
         rows = torch.cat(parts)
         if not len(rows):
             names = ", ".join(dataset.classes[c] for c in groups[task])
@@ -477,8 +485,8 @@ def _build(
             )
         y = torch.cat([torch.full_like(part, unit) for part, unit in zip(parts, spec.units[task], strict=True)])
         # Classes are mixed (once, fixed) so that a prefix of the data is a fair sample of the task.
-        order = torch.from_numpy(rng.permutation(len(rows)))
-        return Data(x, rows[order], y[order], torch.full_like(rows, task), pixels)
+        order = torch.from_numpy(rng.permutation(len(rows)))[:most]
+        return Data(x, rows[order], y[order], torch.full_like(order, task), pixels)
 
     tasks = []
     for t, group in enumerate(groups):
@@ -494,7 +502,7 @@ def _build(
                 t,
                 tuple(dataset.classes[c] for c in group),
                 data(dataset.x_train, t, kept, "training"),
-                data(dataset.x_test, t, test[t], "test"),
+                data(dataset.x_test, t, test[t], "test", test_samples),
                 data(dataset.x_train, t, held, "validation") if validation else None,
             )
         )

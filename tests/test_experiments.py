@@ -346,6 +346,32 @@ def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
     assert record["axis"] == "tasks" and record["steps"] == 2 and "short" in record["deviations"]
 
 
+def test_fewer_permutations_make_a_shortened_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(
+        experiments.RECIPES["split-digits"],
+        stream="permuted-digits",
+        rows={"None": Row("finetune", {"hidden": (8,)}, {"tasks": 3, "test_samples": 20})},
+        scenarios=("domain",),
+        steps=2,
+        seeds=1,
+    )
+    monkeypatch.setitem(experiments.RECIPES, "long", recipe)
+    whole = json.loads(reproduce("long", tmp_path, device="cpu", n_jobs=1).read_text())
+    assert not whole["shortened"] and len(whole["cells"][0]["accuracy_matrix"]) == 3
+    path = reproduce("long", tmp_path, tasks=2, device="cpu", n_jobs=1)
+    record = json.loads(path.read_text())
+    assert record["shortened"] and path.name == "long_shortened.json"
+    assert record["command"] == "clteach reproduce long --tasks 2"
+    assert record["deviations"] == ["2 permutations instead of 3"]
+    cell = record["cells"][0]
+    assert len(cell["accuracy_matrix"]) == 2 and cell["stream"]["tasks"] == 2 and cell["stream"]["test_samples"] == 20
+    with pytest.raises(ConfigError, match="tasks=4: expected between 1 and 3"):
+        reproduce("long", tmp_path, tasks=4, device="cpu", n_jobs=1)
+    for name in ("split-digits", "ebgan-modes"):
+        with pytest.raises(ConfigError, match=f"the tasks of {name} are fixed"):
+            reproduce(name, tmp_path, tasks=2)
+
+
 def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRACTORS, "flat", lambda shape: torch.nn.Flatten())
     about = {"classes": [0, 1], "epochs": 3, "batch_size": 7, "lr": 1e-3, "accuracy": 0.75}
@@ -455,7 +481,7 @@ def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
         assert result["forgetting"] == pytest.approx(sum(lost) / 4)
     summary = summarise(found[:1])
     assert summary["measure"] == "fid" and summary["average_fid"]["mean"] == found[0]["average_fid"]
-    assert summary["fid_matrix"] == found[0]["fid"]
+    assert summary["fid_matrix"] == [pytest.approx(row) for row in found[0]["fid"]]
 
 
 def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

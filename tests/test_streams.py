@@ -100,6 +100,18 @@ def test_permuted_pads_and_permutes_each_task_its_own_way() -> None:
     assert permuted(toy_data((12,)), pad=0, tasks=2).spec.shape == (12,)
 
 
+def test_a_permutation_may_be_tested_on_some_of_the_samples() -> None:
+    data = toy_data()
+    whole, part = permuted(data, tasks=3, validation=0.2), permuted(data, tasks=3, validation=0.2, test_samples=5)
+    assert [len(task.test) for task in part] == [5, 5, 5]
+    for task, full in zip(part, whole, strict=True):  # the same permutations, and the first of the same (mixed) samples
+        assert task.train.rows.tolist() == full.train.rows.tolist()
+        assert task.test.rows.tolist() == full.test.rows[:5].tolist()
+        assert torch.equal(task.test.batch(torch.arange(5)).x, full.test.batch(torch.arange(5)).x)
+    assert len({tuple(task.test.rows.tolist()) for task in part}) == 3  # others for each permutation
+    assert part.fingerprint != whole.fingerprint
+
+
 @pytest.mark.parametrize("scenario", ["task", "domain", "class"])
 @pytest.mark.parametrize("alpha", [0.5, 100.0])
 def test_dirichlet_deals_out_every_sample_once(scenario: str, alpha: float) -> None:
@@ -142,6 +154,7 @@ def test_batches_end_with_a_batch_of_one() -> None:
         (lambda d: split(d, tasks=2, validation=1.0), ConfigError, "validation=1.0"),
         (lambda d: split(d, tasks=2, active_units="some"), ConfigError, "some"),
         (lambda d: permuted(d, tasks=0), ConfigError, "at least one task"),
+        (lambda d: permuted(d, tasks=2, test_samples=0), ConfigError, "test_samples=0"),
         (lambda d: permuted(toy_data((12,))), ConfigError, "pad=0"),
         (lambda d: dirichlet(d, alpha=0), ConfigError, "alpha=0"),
         (lambda d: dirichlet(d, alpha=1e-9, tasks=8), ConfigError, "larger alpha"),
