@@ -88,6 +88,14 @@ def test_published_numbers() -> None:
     assert published("split-digits", "digits", "DGR", "class") is None
 
 
+def test_recalled_numbers_are_asked_for_by_name() -> None:
+    where = ("split-mnist", "2020-hypernetworks", "HNET+TIR", "class")
+    assert published(*where) is None  # so nothing is judged by it
+    number = published(*where, recalled=True)
+    assert number is not None and number["mean"] == 89.59 and "not verified" in number["source"]
+    assert published("split-mnist", "2018", "DGR", "class", recalled=True) is None  # that one is known
+
+
 def test_rows_are_methods_with_real_settings() -> None:
     for row in ROWS.values():
         if row.method in METHODS:

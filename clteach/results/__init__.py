@@ -54,10 +54,15 @@ def load(name: str) -> dict[str, Any]:
     return record
 
 
-def published(stream: str, preset: str, row: str, scenario: str) -> dict[str, Any] | None:
-    """A published average accuracy in percent (or FID): mean, sem (None: not given), source; None: not known here."""
+def published(stream: str, preset: str, row: str, scenario: str, recalled: bool = False) -> dict[str, Any] | None:
+    """A published average accuracy in percent (or FID): mean, sem (None: not given), source; None: not known here.
+
+    With `recalled`, one that nobody has looked up in the paper: shown with a question mark, never judged by.
+    """
     column = _published().get(stream, {}).get(preset)
-    numbers = None if column is None else column["rows"].get(row, {}).get(scenario)
+    if column is None or column.get("recalled", False) != recalled:
+        return None
+    numbers = column["rows"].get(row, {}).get(scenario)
     return None if numbers is None else {"mean": numbers[0], "sem": numbers[1], "source": column["source"]}
 
 
@@ -71,8 +76,8 @@ def table(name: str) -> pd.DataFrame:
     """A record as a table, one line per row and scenario; accuracies and differences in percent (points), FID as it is.
 
     Returns:
-        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict. Of a study: row, and for each
-        measure its mean and its SEM ("NAME sem").
+        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict ("recalled": see `published`). Of a
+        study: row, and for each measure its mean and its SEM ("NAME sem").
     """
     record, lines = load(name), []
     if "measures" in record:
@@ -85,7 +90,10 @@ def table(name: str) -> pd.DataFrame:
     for cell in record["cells"]:
         measure = cell.get("measure", "accuracy")
         ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
-        factor = MEASURES[measure].factor
+        difference, verdict, factor = cell["difference"], cell["verdict"], MEASURES[measure].factor
+        guess = published(record["stream"]["name"], record["preset"], cell["row"], cell["scenario"], recalled=True)
+        if guess is not None:
+            paper, difference, verdict = guess, factor * ours["mean"] - guess["mean"], "recalled"
         lines.append(
             {
                 "row": cell["row"],
@@ -94,8 +102,8 @@ def table(name: str) -> pd.DataFrame:
                 "sem": None if ours["sem"] is None else factor * ours["sem"],
                 "published": paper["mean"],
                 "published_sem": paper["sem"],
-                "difference": cell["difference"],
-                "verdict": cell["verdict"],
+                "difference": difference,
+                "verdict": verdict,
             }
         )
     numeric = ["mean", "sem", "published", "published_sem", "difference"]
@@ -133,7 +141,8 @@ def shown(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for line in long.to_dict("records"):
         paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])
-        difference = "–" if isnan(line["difference"]) else f"{line['difference']:+.1f}"
+        paper += "?" * (line["verdict"] == "recalled")
+        difference = "–" if isnan(line["difference"]) else f"{round(line['difference'], 1) + 0.0:+.1f}"  # no "-0.0"
         ours = percent(line["mean"], line["sem"])
         body.append([line["row"], line["scenario"], ours, paper, difference, line["verdict"]])
     return ["method", "scenario", "ours", "published", "difference", "verdict"], body
@@ -185,6 +194,8 @@ def report(name: str) -> str:
         parts.append("**A shortened run**: fewer steps or seeds than the paper's, so no verdict is given.")
     elif judged:
         parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.")
+    if "measures" not in record and (table(name)["verdict"] == "recalled").any():
+        parts.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
     if record["deviations"]:
         parts.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
     return "\n\n".join(parts) + "\n"
