@@ -344,6 +344,7 @@ def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
     assert [cell["settings"]["hidden"] for cell in record["cells"]] == [[8], [9], [8], [8]]
     assert [cell["settings"]["lam"] for cell in record["cells"][2:]] == [1.0, 2.0]
     assert record["axis"] == "tasks" and record["steps"] == 2 and "short" in record["deviations"]
+    assert results.shown(str(tmp_path / "split_digits_shortened.json"))[0][0] == "tasks"
 
 
 def test_fewer_permutations_make_a_shortened_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

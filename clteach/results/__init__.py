@@ -92,7 +92,7 @@ def table(name: str) -> pd.DataFrame:
         ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
         difference, verdict, factor = cell["difference"], cell["verdict"], MEASURES[measure].factor
         guess = published(record["stream"]["name"], record["preset"], cell["row"], cell["scenario"], recalled=True)
-        if guess is not None:
+        if guess is not None and "stream" not in cell:  # a row on a stream of its own is another experiment
             paper, difference, verdict = guess, factor * ours["mean"] - guess["mean"], "recalled"
         lines.append(
             {
@@ -127,9 +127,10 @@ def percent(mean: float, sem: float | None) -> str:
 def shown(name: str) -> tuple[list[str], list[list[str]]]:
     """A record as head and lines of text: beside the published numbers where there are any, else rows × scenarios.
 
-    Of a study: rows × measures.
+    Of a study: rows × measures. The rows of a sweep are headed by the setting that they vary.
     """
-    long, measures = table(name), load(name).get("measures")
+    record, long = load(name), table(name)
+    measures, rows = record.get("measures"), record.get("axis") or "method"
     if measures is not None:
         lines = long.to_dict("records")
         body = [[line["row"], *(percent(line[m], line[f"{m} sem"]) for m in measures)] for line in lines]
@@ -137,7 +138,7 @@ def shown(name: str) -> tuple[list[str], list[list[str]]]:
     if long["published"].isna().all():
         wide = overview(name)
         body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
-        return ["method", *(f"{scenario}-incremental" for scenario in wide)], body
+        return [rows, *(f"{scenario}-incremental" for scenario in wide)], body
     body = []
     for line in long.to_dict("records"):
         paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])
@@ -145,7 +146,7 @@ def shown(name: str) -> tuple[list[str], list[list[str]]]:
         difference = "–" if isnan(line["difference"]) else f"{round(line['difference'], 1) + 0.0:+.1f}"  # no "-0.0"
         ours = percent(line["mean"], line["sem"])
         body.append([line["row"], line["scenario"], ours, paper, difference, line["verdict"]])
-    return ["method", "scenario", "ours", "published", "difference", "verdict"], body
+    return [rows, "scenario", "ours", "published", "difference", "verdict"], body
 
 
 def markdown(name: str) -> str:
