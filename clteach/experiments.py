@@ -139,7 +139,8 @@ def reproduce(
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
-    deviations = [*presets.PRESETS[preset].notes, *recipe.deviations, *extractors]
+    notes = presets.PRESETS[preset].notes_about({job.method for _, job in cells})
+    deviations = [*notes, *recipe.deviations, *extractors]
     if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
         deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
     if steps != full:

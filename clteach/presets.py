@@ -9,7 +9,7 @@ Settings of methods that are not registered are simply not applied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,8 +64,14 @@ class Preset:
     summary: str
     source: str
     columns: Mapping[str, Column]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str | tuple[str, tuple[str, ...]], ...] = ()
+    """each a text, or (text, the methods that it is about)"""
     without: tuple[str, ...] = ()
+
+    def notes_about(self, methods: Collection[str]) -> list[str]:
+        """The notes that concern a table with these methods."""
+        pairs = [(note, ()) if isinstance(note, str) else note for note in self.notes]
+        return [text for text, about in pairs if not about or set(about) & set(methods)]
 
 
 class Row(NamedTuple):
@@ -228,6 +234,8 @@ _HNET_2020 = {
     ),
 }
 
+_WITH_REPLAY_MODEL = ("hypernetwork-r", "hypernetwork-tir")
+
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
         "small networks for the bundled 8 x 8 digits, seconds per method",
@@ -250,7 +258,9 @@ PRESETS: dict[str, Preset] = {
             ),
             "permuted-mnist": _PERMUTED_2018,
         },
-        notes=("the paper's strength λ of EWC on split MNIST is not known here: the method's default is used",),
+        notes=(
+            ("the paper's strength λ of EWC on split MNIST is not known here: the method's default is used", ("ewc",)),
+        ),
         without=("BI-R",),
     ),
     "2019": Preset(
@@ -317,7 +327,9 @@ PRESETS: dict[str, Preset] = {
                 },
             ),
         },
-        notes=("the paper's strength λ of online EWC is not known here: the method's default is used",),
+        notes=(
+            ("the paper's strength λ of online EWC is not known here: the method's default is used", ("online-ewc",)),
+        ),
         without=("RtF",),
     ),
     "2020-hypernetworks": Preset(
@@ -325,9 +337,15 @@ PRESETS: dict[str, Preset] = {
         "von Oswald, Henning, Grewe & Sacramento 2020, arXiv 1906.00695",
         _HNET_2020,
         notes=(
-            "the authors' code averages the replay model's loss over the pixels; here it is summed, so the strength of its "
-            "regulariser is as many times larger as there are pixels",
-            "the replay model is told the class of an image; in the authors' code its decoder is told the task",
+            (
+                "the authors' code averages the replay model's loss over the pixels; here it is summed, so the strength of "
+                "its regulariser is as many times larger as there are pixels",
+                _WITH_REPLAY_MODEL,
+            ),
+            (
+                "the replay model is told the class of an image; in the authors' code its decoder is told the task",
+                _WITH_REPLAY_MODEL,
+            ),
         ),
     ),
     "hypernetworks-later": Preset(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clteach import presets
@@ -63,6 +65,17 @@ def test_every_preset_says_what_it_is_and_whose() -> None:
     for preset in PRESETS.values():
         assert preset.summary and "\n" not in preset.summary
         assert preset.source and preset.columns
+
+
+def test_notes_are_about_the_methods_of_a_table() -> None:
+    for preset in PRESETS.values():
+        for note in preset.notes:
+            assert isinstance(note, str) or set(note[1]) <= set(METHODS)
+    preset = PRESETS["2020-hypernetworks"]
+    assert len(preset.notes_about(["hypernetwork", "hypernetwork-tir"])) == 2
+    assert preset.notes_about(["hypernetwork"]) == []
+    general = replace(preset, notes=("of all", ("of one", ("ewc",))))
+    assert general.notes_about(["si"]) == ["of all"] and general.notes_about({"si", "ewc"}) == ["of all", "of one"]
 
 
 def test_published_tables_fit_the_presets() -> None:
