@@ -162,6 +162,53 @@ def quality(net: LeNet, real: Tensor, generated: Tensor) -> dict[str, float]:
     return {"fid": frechet_distance(x, y), "inception_score": inception_score(p), **precision_recall(x, y)._asdict()}
 
 
+def quality_by_group(
+    net: LeNet, real: Tensor, groups: Tensor, generated: Tensor, asked: Tensor | None = None
+) -> dict[int, dict[str, float]]:
+    """All measures for each class, or for each task: of the generated images that belong to it, against the real ones.
+
+    Args:
+        net: the classifier.
+        real: (N, C, H, W) images in [0, 1].
+        groups: (N,) the group of each real image, from 0: its class, or its task.
+        generated: (M, C, H, W) images in [0, 1].
+        asked: (M,) the group that each generated image was asked for. None: the one that it is in the eyes of `net`, for
+            generators that cannot be asked.
+
+    Returns:
+        For each group the measures of `quality`, and ``share``, that of the generated images in [0, 1]. FID falls with the
+        number of images. Of fewer than two the measures are NaN.
+
+    Raises:
+        ConfigError: not one group for each image, or a group with fewer than two real images.
+    """
+    if len(groups) != len(real) or (asked is not None and len(asked) != len(generated)):
+        raise ConfigError(
+            f"{len(groups)} groups of {len(real)} real images, {'no' if asked is None else len(asked)} groups asked for of "
+            f"{len(generated)} generated ones: expected one for each image."
+        )
+    n_groups = int(groups.max()) + 1
+    if asked is None:
+        seen, dreamed = (predicted(net, images).cpu() for images in (real, generated))
+        # Which group do images belong to that the net takes for its class k? That of most of the real ones.
+        count = torch.zeros(int(max(seen.max(), dreamed.max())) + 1, n_groups)
+        count.index_put_((seen, groups.cpu()), torch.ones(len(seen)), accumulate=True)
+        asked = torch.where(count.sum(1) > 0, count.argmax(1), -1)[dreamed]
+    found = {}
+    for group in range(n_groups):
+        images = generated[(asked == group).to(generated.device)]
+        nothing = dict.fromkeys(("fid", "inception_score", "precision", "recall"), math.nan)
+        measures = nothing if len(images) < 2 else quality(net, real[groups == group], images)
+        found[group] = {"share": len(images) / len(generated), **measures}
+    return found
+
+
+@torch.no_grad()
+def predicted(net: LeNet, x: Tensor) -> Tensor:
+    """(N,) classes that `net` takes images (N, C, H, W) for, numbered as it numbers them; a thousand at a time."""
+    return torch.cat([net(part).argmax(1) for part in x.split(1000)])
+
+
 @torch.no_grad()
 def features(net: LeNet, x: Tensor) -> Tensor:
     """(N, 84) features of images x (N, C, H, W) on the CPU, a thousand at a time."""

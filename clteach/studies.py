@@ -11,7 +11,8 @@ import torch
 
 from clteach.data import load
 from clteach.gan import cooled, fit
-from clteach.learner import PureGenerator
+from clteach.generation import feature_classifier, quality, quality_by_group
+from clteach.learner import Generator, PureGenerator
 from clteach.methods.domain_transfer import SHIFTS, Domain, accuracy, adapt, reduced, transfer
 from clteach.methods.ebgan import EBGAN, EnergyGAN, make_gan, pull_away
 from clteach.methods.hypernetwork import Hypernetwork
@@ -83,6 +84,44 @@ def samples(
     assert isinstance(run.learner, PureGenerator), f"{method} is no pure generator"
     found = run.learner.quality(0, stream[0].test)
     return {**found, "precision": 100 * found["precision"], "recall": 100 * found["recall"]}
+
+
+def dreams(
+    seed: int, steps: int, method: str, stream: str = "split-mnist", preset: str = "2022", **settings: Any
+) -> dict[str, float]:
+    """Learn all tasks of a stream in Class-IL, then judge as many dreams as there are test images.
+
+    Args:
+        seed: seed of the order of classes, weights, training and dreams.
+        steps: training steps per task.
+        method: a method that replays generated samples, see `clteach list`.
+        stream: name of a stream of images.
+        preset: whose settings.
+        **settings: fields of the method's Config that differ from them.
+
+    Returns:
+        ``fid``, ``inception_score``, and ``precision`` and ``recall`` in percent, of all dreams together; ``fid_T`` of those
+        of task T, from 1, and ``share_T``, how many these are, in percent. A dream's task is that of the class that the
+        judging classifier (`clteach.generation`) sees in it.
+    """
+    base = column(preset, stream)
+    tasks = make_stream(stream, "class", seed=seed, **base.stream)
+    settings = {**base.settings(method, "class"), **settings}
+    learner = train(method, tasks, steps=steps, batch_size=base.batch, seed=seed, **settings).learner
+    assert isinstance(learner, Generator), f"{method} generates nothing"
+    judge = feature_classifier(tasks)
+    tests = [batch for task in tasks for batch in task.test.batches()]
+    real, task = (torch.cat([getattr(batch, name) for batch in tests]) for name in ("x", "task"))
+    generated = learner.eval().sample(len(real), generator(seed, "dreams", device=real.device))
+    found = quality(judge, real, generated)
+    by_task = quality_by_group(judge, real, task, generated)
+    return {
+        **found,
+        "precision": 100 * found["precision"],
+        "recall": 100 * found["recall"],
+        **{f"fid_{t + 1}": of_task["fid"] for t, of_task in by_task.items()},
+        **{f"share_{t + 1}": 100 * of_task["share"] for t, of_task in by_task.items()},
+    }
 
 
 def domain_transfer(seed: int, steps: int, dataset: str = "digits", **settings: Any) -> dict[str, float]:

@@ -105,6 +105,58 @@ def test_measures_leave_the_global_random_states_alone() -> None:
     assert torch.equal(states[0], torch.get_rng_state()) and states[1] == str(np.random.get_state())
 
 
+class Brightness(torch.nn.Module):
+    """A judge in whose eyes an image of brightness k/10 is of class k; its features are the image's pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -(10 * x.flatten(1).mean(1, keepdim=True) - torch.arange(10.0)).abs()
+
+    def probabilities(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x).softmax(1)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)
+
+
+def gray(*classes: int, each: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 1, 2, 2) of these classes in the eyes of `Brightness`, and their classes (N,)."""
+    of = torch.tensor(classes).repeat_interleave(each)
+    noise = torch.rand(len(of), 1, 2, 2, generator=generator(5, *classes)) - 0.5
+    return of[:, None, None, None] / 10 + 0.05 * noise, of
+
+
+def test_quality_by_group_is_the_quality_of_each_part() -> None:
+    """Classes 7 and 1 make task 0, class 4 makes task 1: the judge's numbers are not the groups' numbers."""
+    net, (real, of), (generated, shown) = Brightness(), gray(7, 1, 4), gray(4, 4, 1, 4)
+    task = (of == 4).long()
+    by_task = generation.quality_by_group(net, real, task, generated)  # type: ignore[arg-type]
+    assert by_task[0]["share"] == 0.25 and by_task[1]["share"] == 0.75
+    for t, group in by_task.items():
+        part = quality(net, real[task == t], generated[(shown == 4).long() == t])  # type: ignore[arg-type]
+        assert group == {"share": group["share"], **part}
+    assert by_task[1]["fid"] < 0.01 < by_task[0]["fid"]  # task 0 is dreamed without its class 7
+
+
+def test_quality_by_group_believes_what_was_asked_for() -> None:
+    net, (real, of), (generated, _) = Brightness(), gray(0, 1), gray(1, 1)
+    asked = torch.tensor([0, 1]).repeat_interleave(40)
+    by_class = generation.quality_by_group(net, real, of, generated, asked)  # type: ignore[arg-type]
+    assert by_class[0]["share"] == by_class[1]["share"] == 0.5
+    assert by_class[0]["fid"] > 10 * by_class[1]["fid"]  # asked for 0, it gave 1
+    seen = generation.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
+    assert seen[0]["share"] == 0 and math.isnan(seen[0]["fid"]) and seen[1]["share"] == 1
+
+
+def test_quality_by_group_leaves_out_what_looks_like_no_group() -> None:
+    net, (real, of), (generated, _) = Brightness(), gray(0, 1), gray(1, 9)
+    groups = generation.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
+    assert groups[0]["share"] == 0 and groups[1]["share"] == 0.5
+    with pytest.raises(ConfigError, match="3 groups of 80 real images, no groups asked for of 80 generated ones"):
+        generation.quality_by_group(net, real, of[:3], generated)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="80 groups of 80 real images, 5 groups asked for"):
+        generation.quality_by_group(net, real, of, generated, of[:5])  # type: ignore[arg-type]
+
+
 def test_errors_say_what_is_wrong() -> None:
     x = torch.randn(5, 3)
     with pytest.raises(ConfigError, match=r"shape \(1, 3\)"):

@@ -131,6 +131,20 @@ def test_digits_and_mnist_both_ways() -> None:
     assert min(found.values()) > 40  # even 80 steps on the target's own labels are far above 10 % by chance
 
 
+# --------------------------------------------------------------------------------------------------------------- dreams
+
+
+@pytest.mark.parametrize("row", ["GR", "BI-R"])
+def test_dreams_are_judged_together_and_by_task(row: str) -> None:
+    study = RECIPES["bir-generator-quality"]
+    assert isinstance(study, Study)
+    small = {**study.rows[row], "vae_hidden": (32,), "hidden": (32,)}
+    found = studies.dreams(1, 60, stream="split-digits", preset="digits", **small)
+    assert set(study.measures) <= set(found)
+    assert sum(found[f"share_{t}"] for t in range(1, 6)) == pytest.approx(100)
+    assert all(0 <= found[share] <= 100 for share in ("precision", "recall")) and 1 <= found["inception_score"] <= 10
+
+
 # ------------------------------------------------------------------------------------------- between two embeddings
 
 

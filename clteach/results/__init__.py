@@ -192,7 +192,7 @@ def report(name: str) -> str:
         f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {_duration(record['training_seconds'])} of training.",
     ]
     if record["shortened"]:
-        parts.append("**A shortened run**: fewer steps or seeds than the paper's, so no verdict is given.")
+        parts.append("**A shortened run**: fewer steps, seeds or tasks than the paper's, so no verdict is given.")
     elif judged:
         parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.")
     if "measures" not in record and (table(name)["verdict"] == "recalled").any():
