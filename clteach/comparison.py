@@ -110,7 +110,8 @@ def collected(stream: str) -> pd.DataFrame:
     """All recorded accuracies on one stream, whichever records they stand in: one line per row, scenario and preset.
 
     Where records overlap, the longer run counts: a full one before a shortened one, then the one with more seeds. Left out
-    are sweeps over one setting, and recipes that train for fewer steps than their preset's on purpose.
+    are sweeps over one setting, variants of one method, and recipes that train for fewer steps than their preset's on
+    purpose.
 
     Args:
         stream: its name, as in "split-digits"; of a data set in `clteach.data.NAMES`.

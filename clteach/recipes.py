@@ -31,7 +31,8 @@ class Recipe:
         scenarios: the scenarios, as far as a row's method supports them.
         seeds: number of seeds, and `paper_seeds` those of the published table.
         steps: steps per task; None: the preset's.
-        axis: what the rows vary, where their names are numbers ("replayed samples per step"); None: a plain table.
+        axis: what the rows vary of one method: a setting, their names being its values ("replayed samples per step"), or
+            "variant"; None: the rows are methods.
         deviations: where the recipe itself leaves the paper's path.
         evaluate_on: "test", or "valid": the held-out part of the training data, where the paper judges on one.
     """
@@ -274,6 +275,7 @@ RECIPES |= {
             "BI-R, re-initialised": Row(_BIR, {"reinit": True}),
         },
         scenarios=("class",),
+        axis="variant",
     ),
     "bir-ablation": Recipe(
         "each change of brain-inspired replay added to generative replay, and taken from the whole, on split MNIST",
@@ -286,6 +288,7 @@ RECIPES |= {
             **{f"BI-R − {change}": Row(_BIR, {key: _GR[key] for key in on}) for change, on in _CHANGES.items()},
         },
         scenarios=("class",),
+        axis="variant",
         deviations=("the paper's Fig. 8 is about permuted MNIST and CIFAR-100, not split MNIST",),
     ),
     "bir-permuted": Recipe(
