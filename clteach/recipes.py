@@ -304,10 +304,7 @@ RECIPES |= {
         "bir-permuted in little: 20 permutations, small networks, a few hundred steps for each",
         "permuted-mnist",
         ("2020",),
-        {
-            name: Row(row.method, {**row.settings, **_LITTLE}, {"tasks": 20, "test_samples": 1000})
-            for name, row in _PERMUTED.items()
-        },
+        {name: Row(row.method, {**row.settings, **_LITTLE}, {**_LONG, "tasks": 20}) for name, row in _PERMUTED.items()},
         scenarios=("domain",),
         seeds=1,
         steps=300,
@@ -542,7 +539,7 @@ RECIPES |= {
         },
         {
             **_QUALITY,
-            **{f"fid_{t}": f"FID, task {t}" for t in range(1, 6)},
+            **{f"recall_{t}": f"recall, task {t} (%)" for t in range(1, 6)},
             **{f"share_{t}": f"task {t} (% of dreams)" for t in range(1, 6)},
         },
         steps=2000,

@@ -5,6 +5,7 @@ A study is an experiment that is no stream × methods; `clteach.experiments` rec
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -100,8 +101,8 @@ def dreams(
         **settings: fields of the method's Config that differ from them.
 
     Returns:
-        ``fid``, ``inception_score``, and ``precision`` and ``recall`` in percent, of all dreams together; ``fid_T`` of those
-        of task T, from 1, and ``share_T``, how many these are, in percent. A dream's task is that of the class that the
+        ``fid``, ``inception_score``, and ``precision`` and ``recall`` in percent, of all dreams together; of those of task
+        T, from 1, ``recall_T`` and ``share_T``, how many these are, in percent. A dream's task is that of the class that the
         judging classifier (`clteach.generation`) sees in it.
     """
     base = column(preset, stream)
@@ -119,8 +120,9 @@ def dreams(
         **found,
         "precision": 100 * found["precision"],
         "recall": 100 * found["recall"],
-        **{f"fid_{t + 1}": of_task["fid"] for t, of_task in by_task.items()},
-        **{f"share_{t + 1}": 100 * of_task["share"] for t, of_task in by_task.items()},
+        # Of a task that is dreamed no more nothing is covered, while its FID would not exist.
+        **{f"recall_{t + 1}": 100 * (g["recall"] if math.isfinite(g["recall"]) else 0.0) for t, g in by_task.items()},
+        **{f"share_{t + 1}": 100 * g["share"] for t, g in by_task.items()},
     }
 
 
