@@ -328,7 +328,10 @@ PRESETS: dict[str, Preset] = {
             ),
         },
         notes=(
-            ("the paper's strength λ of online EWC is not known here: the method's default is used", ("online-ewc",)),
+            (
+                "the paper's λ of online EWC is not known here: unless another is named, the method's default is used",
+                ("online-ewc",),
+            ),
         ),
         without=("RtF",),
     ),
