@@ -239,6 +239,12 @@ _PERMUTED = {
     "BI-R + SI": Row(f"{_BIR}-si"),
 }
 _LITTLE: dict[str, Any] = {"hidden": (400, 400), "lr": 1e-3}
+_ONLY_REPLAY = {
+    "DGR": Row(_BIR, _GR),
+    "DGR, re-initialised": Row(_BIR, {**_GR, "reinit": True}),
+    "BI-R": Row(_BIR),
+    "BI-R, re-initialised": Row(_BIR, {"reinit": True}),
+}
 
 RECIPES |= {
     "bir-split-mnist": Recipe(
@@ -276,12 +282,15 @@ RECIPES |= {
         "keep only replay: all weights are forgotten before every task of split MNIST",
         "split-mnist",
         ("2022", "2020"),
-        {
-            "DGR": Row(_BIR, _GR),
-            "DGR, re-initialised": Row(_BIR, {**_GR, "reinit": True}),
-            "BI-R": Row(_BIR),
-            "BI-R, re-initialised": Row(_BIR, {"reinit": True}),
-        },
+        _ONLY_REPLAY,
+        scenarios=("class",),
+        axis="variant",
+    ),
+    "bir-reinit-digits": Recipe(
+        "keep only replay: all weights are forgotten before every task of the bundled digits, in minutes",
+        "split-digits",
+        ("digits",),
+        {**_ONLY_REPLAY, "BI-R − gating, re-initialised": Row(_BIR, {"gating": 0.0, "reinit": True})},
         scenarios=("class",),
         axis="variant",
     ),
