@@ -142,7 +142,7 @@ def reproduce(
     notes = presets.PRESETS[preset].notes_about({job.method for _, job in cells})
     deviations = [*notes, *recipe.deviations, *extractors]
     if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
-        deviations.append(f"{n_seeds} seeds instead of {recipe.paper_seeds}")
+        deviations.append(f"{n_seeds} seed{'s' * (n_seeds > 1)} instead of {recipe.paper_seeds}")
     if steps != full:
         deviations.append(f"{steps} steps per task instead of {full}")
     if tasks not in (None, all_tasks):

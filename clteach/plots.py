@@ -515,7 +515,8 @@ def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, 
     ax = _axes(ax, 7, 0.8 + 0.32 * len(scores))
     order = sorted(scores, key=lambda name: mean_sem(scores[name])[0])
     _rows(ax, order, scores)
-    ax.set(xlabel="average accuracy (%), mean ± SEM (pale dots: seeds)")
+    many = any(len(seeds) > 1 for seeds in scores.values())
+    ax.set(xlabel=f"average accuracy (%), {'mean ± SEM (pale dots: seeds)' if many else 'one seed'}")
     return _finish(ax, title)
 
 
