@@ -41,22 +41,32 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
 
     Returns:
         ``average_accuracy`` and ``forgetting`` (mean, SEM or None for one seed, values of the seeds), ``accuracy_matrix``
-        (T, T) mean over seeds, ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method
-        with another measure has its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``.
+        (T, T) mean over seeds, of several seeds also ``accuracy_matrices`` (seeds, T, T) for the tasks learned so far,
+        ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method with another measure has
+        its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``.
     """
     measure = results[0].get("measure", "accuracy")
     lost = [result["forgetting"] for result in results]
-    matrices = [[[math.nan if v is None else v for v in row] for row in result[measure]] for result in results]
-    matrix = torch.tensor(matrices, dtype=torch.float64).mean(0).tolist()
+    matrices = torch.tensor(
+        [[[math.nan if v is None else v for v in row] for row in result[measure]] for result in results],
+        dtype=torch.float64,
+    )
+    learned = torch.ones(matrices.shape[1:], dtype=torch.bool).tril()
+    each = {f"{measure}_matrices": [_rounded(one) for one in matrices.where(learned, torch.nan)]}
     return {
         **({} if measure == "accuracy" else {"measure": measure}),
         f"average_{measure}": _statistics([result[f"average_{measure}"] for result in results]),
         "forgetting": None if None in lost else _statistics(lost),
-        f"{measure}_matrix": [[None if math.isnan(v) else round(v, 6) for v in row] for row in matrix],
+        f"{measure}_matrix": _rounded(matrices.mean(0)),
+        **(each if len(results) > 1 else {}),
         "seconds": mean_sem([result["seconds"] for result in results])[0],
         "iterations_per_second": mean_sem([result["iterations_per_second"] for result in results])[0],
         "settings": results[0]["job"]["settings"],
     }
+
+
+def _rounded(matrix: torch.Tensor) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else round(v, 6) for v in row] for row in matrix.tolist()]
 
 
 def _statistics(values: list[float]) -> dict[str, Any]:

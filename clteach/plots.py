@@ -515,8 +515,7 @@ def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, 
     ax = _axes(ax, 7, 0.8 + 0.32 * len(scores))
     order = sorted(scores, key=lambda name: mean_sem(scores[name])[0])
     _rows(ax, order, scores)
-    many = any(len(seeds) > 1 for seeds in scores.values())
-    ax.set(xlabel=f"average accuracy (%), {'mean ± SEM (pale dots: seeds)' if many else 'one seed'}")
+    ax.set(xlabel=f"average accuracy (%), {_spread(scores.values())}")
     return _finish(ax, title)
 
 
@@ -540,11 +539,16 @@ def comparison_by_scenario(scores: Mapping[str, Mapping[str, Sequence[float]]], 
     for ax, (scenario, methods) in zip(axes, scores.items(), strict=True):
         _rows(ax, order, methods)
         ax.set_title(scenario)
-    many = any(len(seeds) > 1 for methods in scores.values() for seeds in methods.values())
-    fig.supxlabel(f"average accuracy (%), {'mean ± SEM (pale dots: seeds)' if many else 'one seed'}", fontsize="medium")
+    spread = _spread(seeds for methods in scores.values() for seeds in methods.values())
+    fig.supxlabel(f"average accuracy (%), {spread}", fontsize="medium")
     if title:
         fig.suptitle(title)
     return fig
+
+
+def _spread(scores: Iterable[Sequence[float]]) -> str:
+    """What marks and lines of a comparison mean, given the scores of every row."""
+    return "mean ± SEM (pale dots: seeds)" if any(len(seeds) > 1 for seeds in scores) else "one seed"
 
 
 def _rows(ax: Axes, order: Sequence[str], scores: Mapping[str, Sequence[float]]) -> None:
@@ -589,7 +593,7 @@ def measures_by_row(
         ax.set_title(measure, loc="left", fontsize="medium")  # too long for the side of a low panel
         ax.set(ylim=(0, None))
     axes[-1].set_xticks(range(len(names)), names)
-    axes[-1].set(xlabel=f"{xlabel}; mean ± SEM (pale dots: seeds)")
+    axes[-1].set(xlabel=f"{xlabel}; {_spread(seeds for rows in scores.values() for seeds in rows.values())}")
     if title:
         fig.suptitle(title)
     return fig

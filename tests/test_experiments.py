@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -216,8 +217,33 @@ def test_summary_over_seeds() -> None:
     assert summary["average_accuracy"]["seeds"] == [0.5, 0.9]
     assert summary["forgetting"]["mean"] == pytest.approx(0.6)
     assert summary["accuracy_matrix"] == [[1.0, None], [pytest.approx(0.4), 1.0]]
+    assert summary["accuracy_matrices"] == [[[1.0, None], [0.0, 1.0]], [[1.0, None], [0.8, 1.0]]]
     assert (summary["seconds"], summary["iterations_per_second"]) == (3.0, 100.0)
-    assert summarise([{**first, **speed}])["average_accuracy"]["sem"] is None
+    alone = summarise([{**first, **speed}])
+    assert alone["average_accuracy"]["sem"] is None and "accuracy_matrices" not in alone
+    # What no task has taught yet is only kept in the mean.
+    ahead = summarise([{**first, **speed, "accuracy": [[1.0, 0.5], [0.0, 1.0]]}] * 2)
+    assert ahead["accuracy_matrix"][0] == [1.0, 0.5] and ahead["accuracy_matrices"][0][0] == [1.0, None]
+
+
+def test_matrices_of_a_record(tmp_path: Path) -> None:
+    one, two = [[0.9, None], [0.3, 0.8]], [[0.7, None], [0.5, 0.6]]
+    cell = {"row": "own", "scenario": "class", "accuracy_matrix": one, "average_accuracy": {"seeds": [0.55]}}
+    path = tmp_path / "own.json"
+
+    def written(**more: Any) -> str:
+        path.write_text(json.dumps({"command": "clteach reproduce own", "cells": [{**cell, **more}]}))
+        return str(path)
+
+    (R,) = results.matrices(written())["own"]
+    np.testing.assert_allclose(R, [[0.9, np.nan], [0.3, 0.8]])
+    several = {"average_accuracy": {"seeds": [0.55, 0.55]}}
+    found = results.matrices(written(**several, accuracy_matrices=[one, two]), "class")
+    np.testing.assert_allclose(torch.stack(found["own"])[:, 1], [[0.3, 0.8], [0.5, 0.6]])
+    with pytest.raises(DataError, match=r"holds only the mean .* Record it again, `clteach reproduce own`"):
+        results.matrices(written(**several))
+    with pytest.raises(ConfigError, match="unknown scenario 'task'"):
+        results.matrices(written(), "task")
 
 
 def test_grid_has_every_combination_once() -> None:
@@ -445,6 +471,29 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"cells": []')
     with pytest.raises(DataError, match=r"a\.json cannot be read as a record"):
         results.load(str(tmp_path / "a.json"))
+
+
+def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(results.FOLDER / "published.json", tmp_path)
+    example = results.load("multiband_split_digits")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert results.of_recipe("bir-reinit") is None
+    assert results.reports("bir-reinit") == "Not recorded yet with this version: `clteach reproduce bir-reinit`.\n"
+    for name, recipe, shortened in (
+        ("bir_reinit_digits", "bir-reinit-digits", False),  # begins alike, but is another recipe's
+        ("bir_reinit_a_shortened", "bir-reinit", True),
+        ("bir_reinit_b", "bir-reinit", False),
+    ):
+        record = {**example, "name": recipe, "shortened": shortened, "command": f"the command of {name}"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    assert results.of_recipe("bir-reinit") == "bir_reinit_b"
+    text = results.reports("bir-reinit", "bir-ablation", "bir-reinit-digits")
+    assert text.index("the command of bir_reinit_b") < text.index("the command of bir_reinit_digits")
+    assert text.endswith("Not recorded yet with this version: `clteach reproduce bir-ablation`.\n")
+    (tmp_path / "bir_reinit_b.json").unlink()
+    assert results.of_recipe("bir-reinit") == "bir_reinit_a_shortened"
+    with pytest.raises(ConfigError, match="unknown recipe 'bir-re-init'"):
+        results.of_recipe("bir-re-init")
 
 
 def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

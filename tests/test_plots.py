@@ -181,6 +181,7 @@ def test_comparison_is_sorted_and_one_seed_has_no_interval() -> None:
     ax = plots.comparison({"joint": [0.9], "finetune": [0.2, 0.1, 0.3], "ewc": [0.5, 0.5]}).axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["fine-tuning", "EWC", "joint training"]
     assert "mean ± SEM" in ax.get_xlabel()
+    assert plots.comparison({"joint": [0.9], "ewc": [0.5]}).axes[0].get_xlabel().endswith(", one seed")
     means, caps = [], []
     for container in ax.containers:
         line, cap, _ = container.lines  # type: ignore[attr-defined]

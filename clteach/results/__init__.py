@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from clteach.errors import ConfigError, DataError, unknown
 from clteach.metrics import MEASURES
@@ -52,6 +54,20 @@ def load(name: str) -> dict[str, Any]:
             "Expected a file that `clteach reproduce` wrote; run it again."
         ) from error
     return record
+
+
+def of_recipe(recipe: str) -> str | None:
+    """The record of a recipe: at full length where there is one, else of a shortened run; None: not recorded yet.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    from clteach.recipes import RECIPES  # which knows all methods and studies: too much for one table
+
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    found = [name for name in names() if load(name).get("name") == recipe]
+    return min(found, key=lambda name: load(name)["shortened"], default=None)
 
 
 def published(stream: str, preset: str, row: str, scenario: str, recalled: bool = False) -> dict[str, Any] | None:
@@ -202,6 +218,20 @@ def report(name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def reports(*recipes: str) -> str:
+    """The reports on the records of some recipes, one below the other, and which of the recipes have no record yet.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    recorded = {recipe: of_recipe(recipe) for recipe in recipes}
+    parts = [report(name) for name in recorded.values() if name]
+    missing = ", ".join(f"`clteach reproduce {recipe}`" for recipe, name in recorded.items() if name is None)
+    if missing:
+        parts.append(f"Not recorded yet with this version: {missing}.\n")
+    return "\n\n".join(parts)
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(seconds / 60, 1):.0f} minutes"
 
@@ -212,17 +242,44 @@ def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
     Raises:
         ConfigError: the record has several scenarios and none is named, or has not the one that is.
     """
-    cells = load(name)["cells"]
+    return {cell["row"]: cell[f"average_{cell.get('measure', 'accuracy')}"]["seeds"] for cell in _cells(name, scenario)}
+
+
+def matrices(name: str, scenario: str | None = None) -> dict[str, list[Tensor]]:
+    """{row: accuracy matrices (T, T) in [0, 1], or FIDs, one per seed} of a record, in one scenario (default: its only one).
+
+    Entry [t, i] belongs to task i after learning task t; NaN where it was not measured, and, of several seeds, where i > t.
+
+    Raises:
+        ConfigError: as `scores`.
+        DataError: of several seeds, the record holds only the mean.
+    """
+    found = {}
+    for cell in _cells(name, scenario):
+        measure = cell.get("measure", "accuracy")
+        several = len(cell[f"average_{measure}"]["seeds"]) > 1
+        if several and f"{measure}_matrices" not in cell:
+            raise DataError(
+                f"{name} holds only the mean of the matrices of its seeds: it is older than clteach.results.matrices. "
+                f"Record it again, `{load(name)['command']}`."
+            )
+        seeds = cell[f"{measure}_matrices"] if several else [cell[f"{measure}_matrix"]]
+        found[cell["row"]] = [_tensor(R) for R in seeds]
+    return found
+
+
+def _tensor(R: list[list[float | None]]) -> Tensor:
+    return torch.tensor([[nan if v is None else v for v in row] for row in R], dtype=torch.float64)
+
+
+def _cells(name: str, scenario: str | None) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = load(name)["cells"]
     present = list(dict.fromkeys(cell["scenario"] for cell in cells))
     if scenario is None and len(present) == 1:
         scenario = present[0]
     if scenario not in present:
         raise unknown("scenario", str(scenario), present)
-    return {
-        cell["row"]: cell[f"average_{cell.get('measure', 'accuracy')}"]["seeds"]
-        for cell in cells
-        if cell["scenario"] == scenario
-    }
+    return [cell for cell in cells if cell["scenario"] == scenario]
 
 
 def measured(name: str) -> dict[str, dict[str, list[float]]]:
