@@ -426,7 +426,10 @@ PRESETS["multiband"] = Preset(
     notes=(
         "FID is measured in the features of this package's LeNet, not of the paper's: only ratios between methods compare",
         "every task has as many steps as an average task has in the paper's number of epochs",
-        "controlled forgetting chooses its 1000 real images once per task",
+        "controlled forgetting chooses its 1000 real images once per task, in the authors' code once per epoch",
+        "the learning rate falls by 0.98 per epoch in all tasks; the authors' code takes 0.99 in the first one",
+        "replayed samples of different tasks are drawn from different noise; in the authors' code all tasks share one",
+        "the probability that a bit is +1 is σ(ℓ) throughout; in the authors' code it is σ(2ℓ) in the local phase",
         "a global step learns from its real and its replayed images at once; the authors' code cuts them into batches of 64 "
         "with an optimiser step for each, up to two and a half times as many steps on the same images",
     ),
@@ -468,6 +471,7 @@ GENERATORS: dict[str, Row] = {
     "VAE with replay": Row("vae-replay"),
     "hard latent partition": Row("latent-partition"),
     "Multiband VAE": Row("multiband-vae"),
+    "Multiband VAE, joint bits": Row("multiband-vae", {"joint_bits": True}),
     "VAE, joint training": Row("vae-joint"),
 }
 """The rows of the tables of generators."""

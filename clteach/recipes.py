@@ -124,7 +124,13 @@ RECIPES: dict[str, Recipe | Study] = {
         "generators on MNIST dealt out to 10 tasks by Dirichlet shares (α = 1), at the settings of Multiband VAE",
         "dirichlet-mnist",
         ("multiband",),
-        {**presets.GENERATORS, "Multiband VAE, γ = 1": Row("multiband-vae", {"gamma": 1.0})},
+        {
+            "VAE with replay": presets.GENERATORS["VAE with replay"],
+            "Multiband VAE, γ = 1": Row("multiband-vae", {"gamma": 1.0}),
+            "Multiband VAE": presets.GENERATORS["Multiband VAE"],
+            "Multiband VAE, joint bits": presets.GENERATORS["Multiband VAE, joint bits"],
+            "VAE, joint training": presets.GENERATORS["VAE, joint training"],
+        },
         evaluate_on="valid",
     ),
     "hypernetwork-split-mnist": Recipe(

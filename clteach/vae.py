@@ -79,12 +79,14 @@ def binary_sample(logits: Tensor, noise: Tensor, temperature: Tensor, hard_below
         logits: (B, b) log-odds of +1.
         noise: (B, b) from Logistic(0, 1), the difference of two Gumbel variables.
         temperature: () τ > 0.
-        hard_below: below this temperature the bits are exactly ±1, with the gradient of the soft ones (straight-through).
+        hard_below: below this temperature the bits are exactly ±1, with the gradient of soft ones at τ = 1
+            (straight-through). At the low temperature itself nearly every gradient would be 0 and a few would be huge.
     """
+    low = temperature < hard_below
     # b = 2 σ((l + g) / τ) - 1
-    soft = 2 * torch.sigmoid((logits + noise) / temperature) - 1
+    soft = 2 * torch.sigmoid((logits + noise) / torch.where(low, 1.0, temperature)) - 1
     hard = torch.where(soft > 0, 1.0, -1.0)
-    return torch.where(temperature < hard_below, hard + (soft - soft.detach()), soft)
+    return torch.where(low, hard + (soft - soft.detach()), soft)
 
 
 def kl_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ part b ∈ {-1, 1}, sampled by a Gumbel-softmax (for two classes: a logistic) wh
 $$b = 2\,\sigma\big((\ell(x) + g) / \tau\big) - 1, \qquad g \sim \text{Logistic}(0, 1), \qquad
 \mathcal{L}_{\text{local}} = -\log p(x|z, b, t) + \mathrm{KL}\big(q(z|x) \,\|\, \mathcal{N}(0, I)\big).$$
 
-There is no KL on the bits; instead their frequencies are kept for every task, to sample from. Now the task has its own band:
-its own conditional latent space (z, b, t), which says nothing about the other bands.
+There is no KL on the bits; instead their frequencies are kept for every task, to sample from: each bit by itself as in the
+paper, or (`joint_bits`, ours) all bits of a sample together. Now the task has its own band: its own conditional latent space
+(z, b, t), which says nothing about the other bands.
 
 **Global.** The *translator* maps (z, b, t) into one common space, λ = f(z, b, t), and the decoder draws the image from λ
 without knowing the task. Both are trained on real images x of task t, through the local encoder, and on dreams of the frozen
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise, Phase, frozen_copy, refresh
+from clteach.learner import Losses, Noise, Phase, adam, frozen_copy, refresh
 from clteach.methods.vae_generators import EPOCHS, VAELearner, task_codes
 from clteach.nets import mlp
 from clteach.seeding import seeded
@@ -65,8 +66,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.register_buffer("codes", task_codes(n_tasks))
         # The paper's translator: task code c-12-8, bits b-8-12, with z (8) in all 28-128-256
-        self.task_net = mlp((self.codes.shape[1],), (12,), 8, nn.LeakyReLU)
-        self.bit_net = mlp((bits,), (8,), 12, nn.LeakyReLU)
+        self.task_net = mlp((self.codes.shape[1],), (12,), 8, nn.LeakyReLU).append(nn.LeakyReLU())
+        self.bit_net = mlp((bits,), (8,), 12, nn.LeakyReLU).append(nn.LeakyReLU())
         self.merge = mlp((z + 20,), (128,), translated, nn.LeakyReLU)
         self.decoder = mlp((translated,), hidden, n_pixels, nn.LeakyReLU)
 
@@ -80,7 +81,7 @@ class Decoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """λ (B, translated) -> logits (B, P) of the pixels' Bernoulli probabilities."""
-        return self.decoder(F.leaky_relu(latents))
+        return self.decoder(latents)
 
     def forward(self, z: Tensor, b: Tensor, task: Tensor) -> Tensor:
         """Latents of tasks (B,) -> logits (B, P)."""
@@ -124,6 +125,8 @@ class MultibandVAE(VAELearner):
         """real latent dimensions"""
         bits: int = 4
         """binary latent dimensions"""
+        joint_bits: bool = False
+        """sample the bits together, by how often their pattern occurs in the task; the paper: each bit by itself"""
         translated: int = 256
         """dimensions of the common space"""
         gamma: float = 1.0
@@ -140,9 +143,15 @@ class MultibandVAE(VAELearner):
                     f"multiband-vae: bits={self.bits}, translated={self.translated}, candidates={self.candidates}, "
                     f"gamma={self.gamma}: expected at least one of each, and γ in [-1, 1]."
                 )
+            if self.joint_bits and self.bits > 10:
+                raise ConfigError(
+                    f"multiband-vae: joint_bits with bits={self.bits} keeps 2^{self.bits} patterns per task; "
+                    "expected at most 10 bits. Take fewer, or joint_bits=False."
+                )
 
     done: Tensor  # () steps done in the current phase, on which the temperature depends
-    frequency: Tensor  # (n_tasks, bits) the share of a task's images, in [0, 1], in which a bit is +1
+    patterns: Tensor  # (2ᵇ, bits) what b joint bits can be, as ±1; of independent ones (0, bits)
+    frequency: Tensor  # (n_tasks, bits) share of a task's images in which a bit is +1; of joint bits (n_tasks, 2ᵇ)
     real_x: Tensor  # (C, *shape) real images that may replace replayed ones, and their latents
     real_z: Tensor  # (C, z)
     real_b: Tensor  # (C, bits)
@@ -159,9 +168,12 @@ class MultibandVAE(VAELearner):
         self.local_decoder = copy.deepcopy(self.decoder)
         self.old_decoder = frozen_copy(self.decoder)
         self.opts["local"] = self.adam(self.encoder, self.local_decoder)
-        self.opts["global"] = self.adam(self.decoder)
+        self.opts["global"] = adam(self.decoder.parameters(), cfg.lr)  # weight decay is for the local phase alone
         self.register_buffer("done", torch.zeros(()))
-        self.register_buffer("frequency", torch.full((spec.n_tasks, cfg.bits), 0.5))
+        codes = torch.arange(2**cfg.bits if cfg.joint_bits else 0)
+        self.register_buffer("patterns", (codes[:, None] >> torch.arange(cfg.bits)) % 2 * 2.0 - 1)
+        expected = torch.full((len(codes),), 1 / len(codes)) if cfg.joint_bits else torch.full((cfg.bits,), 0.5)
+        self.register_buffer("frequency", expected.repeat(spec.n_tasks, 1))
         c = cfg.candidates if cfg.gamma < 1 else 0
         for name, shape in (("real_x", spec.shape), ("real_z", (cfg.z,)), ("real_b", (cfg.bits,))):
             self.register_buffer(name, torch.zeros(c, *shape))
@@ -217,6 +229,10 @@ class MultibandVAE(VAELearner):
         progress = begin + (end - begin) * self.done / max(self.phase.steps, 1)
         # τ = max(1 - 5 · epoch / E, 0.01)
         return (1 - 5 * progress).clamp_min(0.01)
+
+    def clip_grad_(self) -> None:
+        if self.phase is not None and self.phase.name.startswith("local"):
+            super().clip_grad_()
 
     # --- one step ---
 
@@ -286,7 +302,7 @@ class MultibandVAE(VAELearner):
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         if t == 0:  # nothing to align with: the local decoder is the global one
             refresh(self.decoder, self.local_decoder)
-        self.frequency[t] = torch.cat([self.encode(batch.x)[2].sigmoid() for batch in data.batches()]).mean(0)
+        self.frequency[t] = torch.cat([self.expected(self.encode(batch.x)[2]) for batch in data.batches()]).mean(0)
 
     # --- latents ---
 
@@ -295,6 +311,14 @@ class MultibandVAE(VAELearner):
         mean, logvar, bits = self.encoder(x).split([self.cfg.z, self.cfg.z, self.cfg.bits], 1)
         return mean, logvar, bits
 
+    def expected(self, log_odds: Tensor) -> Tensor:
+        """Log-odds (B, bits) -> probability that a bit is +1 (B, bits), or, of joint bits, of every pattern (B, 2ᵇ)."""
+        if not self.cfg.joint_bits:
+            return log_odds.sigmoid()
+        # What one bit is says much about the others: with the frequencies alone, samples mix the signs of different kinds.
+        # P(b|x) = Π_j σ(b_j ℓ_j(x))
+        return F.logsigmoid(self.patterns * log_odds[:, None]).sum(2).exp()
+
     def latents(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Images (B, *shape) -> a sample of their latents, z (B, z) and b (B, bits)."""
         mean, logvar, bits = self.encode(x)
@@ -302,7 +326,11 @@ class MultibandVAE(VAELearner):
 
     def prior(self, noise: Noise, task: Tensor) -> tuple[Tensor, Tensor]:
         """Latents drawn from the prior of tasks (B,): z (B, z) ~ N(0, I), and ±1 bits as frequent as in the task."""
-        return noise["z"], torch.where(noise["u"] < self.frequency[task], 1.0, -1.0)
+        if not self.cfg.joint_bits:
+            return noise["z"], torch.where(noise["u"] < self.frequency[task], 1.0, -1.0)
+        # Pattern k is drawn where u falls into its share of [0, 1]: as many shares lie below u as patterns before k.
+        which = (self.frequency[task].cumsum(1) < noise["u"][:, :1]).sum(1).clamp_max(len(self.patterns) - 1)
+        return noise["z"], self.patterns[which]
 
     def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         z, b = self.prior(self.prior_noise(len(tasks), rng), tasks)

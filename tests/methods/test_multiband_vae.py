@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.checks import quick, same_state, tiny, toy_data
@@ -51,10 +51,14 @@ def test_gradients_pass_through_the_hard_bits() -> None:
     logits = torch.tensor([[0.03, -0.02]], requires_grad=True)
     noise, weight = torch.tensor([[-0.05, 0.01]]), torch.tensor([[2.0, -3.0]])
     (binary_sample(logits, noise, torch.tensor(0.05)) * weight).sum().backward()
-    # d/dl [2 σ((l + g) / τ) - 1] = 2 σ (1 - σ) / τ, also below 0.1, where the value is ±1
-    s = torch.sigmoid((logits.detach() + noise) / 0.05)
+    # d/dl [2 σ((l + g) / τ) - 1] = 2 σ (1 - σ) / τ; below 0.1, where the value is ±1, at τ = 1
+    s = torch.sigmoid(logits.detach() + noise)
     assert logits.grad is not None
-    torch.testing.assert_close(logits.grad, weight * 2 * s * (1 - s) / 0.05)
+    torch.testing.assert_close(logits.grad, weight * 2 * s * (1 - s))
+    logits.grad = None
+    (binary_sample(logits, noise, torch.tensor(0.5)) * weight).sum().backward()
+    s = torch.sigmoid((logits.detach() + noise) / 0.5)
+    torch.testing.assert_close(logits.grad, weight * 2 * s * (1 - s) / 0.5)
 
 
 def test_a_bit_is_one_as_often_as_its_log_odds_say() -> None:
@@ -63,6 +67,66 @@ def test_a_bit_is_one_as_often_as_its_log_odds_say() -> None:
     noise = learner.encoder_noise(40000, generator(0))
     share = (binary_sample(log_odds.expand(40000, 3), noise["g"], torch.tensor(0.01)) > 0).float().mean(0)
     torch.testing.assert_close(share, torch.sigmoid(log_odds), atol=0.01, rtol=0)
+
+
+def joint(frequency: list[float]) -> MultibandVAE:
+    """A learner of two joint bits whose first task has these frequencies of --, +-, -+ and ++."""
+    learner, _ = ready(0, "local", bits=2, joint_bits=True)
+    learner.frequency[0] = torch.tensor(frequency)
+    return learner
+
+
+def test_joint_bits_are_drawn_as_often_as_their_pattern() -> None:
+    learner = joint([0.5, 0.0, 0.1, 0.4])
+    assert learner.patterns.tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    task = torch.zeros(40000, dtype=torch.int64)
+    _, b = learner.prior(learner.prior_noise(40000, generator(0)), task)
+    share = (b[:, None] == learner.patterns).all(2).float().mean(0)
+    torch.testing.assert_close(share, torch.tensor([0.5, 0.0, 0.1, 0.4]), atol=0.01, rtol=0)
+    assert share[1] == 0, "a pattern that no image has is never drawn"
+    # Rounding may leave the sum of the shares below a u that is almost 1.
+    noise = {"z": torch.zeros(1, 3), "u": torch.ones(1, 2)}
+    assert joint([0.5, 0.2, 0.2, 0.0999]).prior(noise, task[:1])[1].tolist() == [[1, 1]]
+
+
+def test_expected_patterns_written_out() -> None:
+    learner, stream = ready(0, "local", bits=3, joint_bits=True)
+    log_odds = torch.tensor([[2.0, -1.0, 0.3], [0.0, 5.0, -4.0]])
+    p = torch.sigmoid(log_odds)
+    got = learner.expected(log_odds)
+    for k, pattern in enumerate(learner.patterns):
+        assert [k & 1, k >> 1 & 1, k >> 2] == [int(b > 0) for b in pattern]
+        each = torch.where(pattern > 0, p, 1 - p).prod(1)
+        torch.testing.assert_close(got[:, k], each)
+    learner.end_task(0, stream[0].train, generator(0))
+    batch = stream[0].train.batch(torch.arange(len(stream[0].train)))
+    bits = learner.encode(batch.x)[2]
+    torch.testing.assert_close(learner.frequency[0], learner.expected(bits).mean(0).detach())
+    # Each bit alone is as frequent as without the option.
+    marginal = (learner.frequency[0][:, None] * (learner.patterns > 0)).sum(0)
+    torch.testing.assert_close(marginal, torch.sigmoid(bits).mean(0).detach())
+    assert learner.frequency[1].tolist() == [1 / 8] * 8
+
+
+def test_translator_and_decoder_written_out() -> None:
+    learner, _ = ready(0, "local")
+    z, b, task = torch.randn(5, 3), torch.sign(torch.randn(5, 4)), torch.tensor([0, 1, 2, 0, 1])
+    weights = {
+        name: [(m.weight, m.bias) for m in net.modules() if isinstance(m, nn.Linear)]
+        for name, net in learner.decoder.named_children()
+    }
+
+    def through(name: str, x: Tensor, last: bool) -> Tensor:
+        for i, (w, bias) in enumerate(weights[name]):
+            x = x @ w.T + bias
+            if last or i + 1 < len(weights[name]):
+                x = torch.where(x > 0, x, 0.01 * x)
+        return x
+
+    code = through("task_net", task_codes(3)[task], True)
+    latents = through("merge", torch.cat([z, code, through("bit_net", b, True)], 1), False)
+    torch.testing.assert_close(learner.decoder.translate(z, b, task), latents)
+    torch.testing.assert_close(learner.decoder(z, b, task), through("decoder", latents, False))
 
 
 def test_task_codes() -> None:
@@ -151,6 +215,14 @@ def test_gradients_are_clipped_by_value() -> None:
     learner.step(stream[0].train.batch(torch.arange(8)), learner.draw(8, generator(0)))
     largest = max(float(p.grad.abs().max()) for p in learner.parameters() if p.grad is not None)
     assert largest == pytest.approx(1e-3)
+
+
+def test_clipping_and_weight_decay_are_for_the_local_phase() -> None:
+    learner, stream = ready(1, "global", clip=1e-3)
+    learner.step(stream[1].train.batch(torch.arange(8)), learner.draw(8, generator(0)))
+    assert max(float(p.grad.abs().max()) for p in learner.decoder.parameters() if p.grad is not None) > 2e-3
+    decays = {name: {group["weight_decay"] for group in opt.param_groups} for name, opt in learner.opts.items()}
+    assert decays == {"local": {1e-5}, "global": {0}}
 
 
 def test_the_local_decoder_starts_as_the_global_one_and_the_old_one_stays_frozen() -> None:
@@ -309,7 +381,15 @@ def test_errors() -> None:
     learner, _ = ready(0, "local")
     with pytest.raises(ConfigError, match="no labels"):
         learner.sample(2, generator(0), classes=torch.zeros(2))
-    for bad in ({"gamma": 1.5}, {"bits": 0}, {"candidates": 0}, {"z": 0}, {"decay": 0.0}, {"clip": 0.0}):
+    for bad in (
+        {"gamma": 1.5},
+        {"bits": 0},
+        {"bits": 11, "joint_bits": True},
+        {"candidates": 0},
+        {"z": 0},
+        {"decay": 0.0},
+        {"clip": 0.0},
+    ):
         with pytest.raises(ConfigError, match="expected"):
             MultibandVAE.Config(**bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="images"):
