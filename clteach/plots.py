@@ -76,12 +76,13 @@ STYLES: dict[str, Style] = {
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
 LABELS: dict[str, str] = {name: style.label for name, style in STYLES.items()}
+_BY_LABEL: dict[str, Style] = {style.label: style for style in STYLES.values()}
 
 
 def style(name: str) -> Style:
-    """The style of a method; one of the user's own gets a fixed one that depends on its name alone."""
-    if name in STYLES:
-        return STYLES[name]
+    """The style of a method, by its name or label; one of the user's own gets a fixed one that depends on its name alone."""
+    if known := STYLES.get(name) or _BY_LABEL.get(name):
+        return known
     number = zlib.crc32(name.encode())  # unlike hash(), the same in every process
     colors, markers = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY), "vPX*<>"  # markers that no known method uses
     return Style(name, colors[number % 7], ("-", "--", ":", "-.")[number // 7 % 4], markers[number // 28 % 6])

@@ -226,6 +226,7 @@ def test_styles() -> None:
     looks = [style[1:] for style in plots.STYLES.values()]
     assert len(set(looks)) == len(looks) and len(set(plots.LABELS.values())) == len(looks)
     # A user's method keeps its look in every process, and is never taken for a known one.
+    assert plots.style("EWC") == plots.style("ewc")  # a record's rows have labels
     assert plots.style("my own method") == plots.Style("my own method", "#ca9161", ":", ">")
     assert not {plots.style(f"m{k}").marker for k in range(200)} & {style.marker for style in plots.STYLES.values()}
 
