@@ -225,7 +225,11 @@ def show_lists() -> int:
     sections = {
         "methods": {name: cls.summary + scenarios[name] for name, cls in METHODS.items()},
         "streams": {f"{how}-NAME": (maker.__doc__ or "").split("\n")[0] for how, maker in MAKERS.items()},
-        "data sets (NAME)": {**NAMES, "NAME": "your own NAME.npz in the folder CLTEACH_DATA"},
+        "data sets (NAME)": {
+            **NAMES,
+            "NAME": "your own NAME.npz in the folder CLTEACH_DATA",
+            "NAME+NAME": "two or more as one, the classes of the first, then those of the next: mnist+fashion-mnist",
+        },
         "presets": {name: f"{p.summary}: {p.source} [{', '.join(p.columns)}]" for name, p in PRESETS.items()},
         "recipes (clteach reproduce)": {
             name: recipe.summary + (f" [{', '.join(recipe.presets)}]" if recipe.presets else "")

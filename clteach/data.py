@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,7 +174,7 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
     checks its md5 sums. One's own ``NAME.npz`` is read like the arguments of ``from_arrays``.
 
     Args:
-        name: A name in ``NAMES``, or the name of one's own ``NAME.npz``.
+        name: A name in ``NAMES``, or the name of one's own ``NAME.npz``; or several of them with + between, see ``join``.
         folder: Where to search and to keep downloads; ``data_folder()`` by default.
         download: Whether the network may be used.
 
@@ -181,6 +182,8 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         ConfigError: Neither a known name nor a file of that name.
         DataError: A missing, damaged or unsuitable file, a failed download, or a folder that cannot be written.
     """
+    if "+" in name:
+        return join(*(load(part, folder, download) for part in name.split("+")))
     if name == "digits":
         return _digits()
     folder = data_folder() if folder is None else Path(folder).expanduser()
@@ -211,6 +214,35 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         expected = f"expected those of {name}, {source.shape} and {len(source.classes)}; rename or delete it"
         raise DataError(f"{file} has images {data.shape} and {data.n_classes} classes: {expected}")
     return data
+
+
+def join(*datasets: Dataset) -> Dataset:
+    """Several data sets as one, whose classes are those of the first, then those of the second, and so on.
+
+    So MNIST followed by Fashion-MNIST is ``split(join(mnist, fashion), tasks=10)``, by name "split-mnist+fashion-mnist". A
+    class name that two of them share is told apart by the name of its data set: "mnist 3".
+
+    Raises:
+        DataError: Fewer than two data sets, a name twice, or inputs of different shapes or types.
+    """
+    names = [data.name for data in datasets]
+    kinds = {(data.shape, data.x_train.dtype, data.encoded_from) for data in datasets}
+    if len(set(names)) < max(2, len(names)) or len(kinds) > 1:
+        found = ", ".join(f"{data.name!r} {data.shape} {data.x_train.dtype}" for data in datasets) or "nothing"
+        raise DataError(
+            f"cannot join {found}: expected two or more data sets with different names, one shape and one type"
+        )
+    classes = [name for data in datasets for name in data.classes]
+    starts = [0, *accumulate(data.n_classes for data in datasets[:-1])]
+    return Dataset(
+        "+".join(names),
+        torch.cat([data.x_train for data in datasets]),
+        torch.cat([data.y_train + first for data, first in zip(datasets, starts, strict=True)]),
+        torch.cat([data.x_test for data in datasets]),
+        torch.cat([data.y_test + first for data, first in zip(datasets, starts, strict=True)]),
+        tuple(f"{d.name} {name}" if classes.count(name) > 1 else name for d in datasets for name in d.classes),
+        datasets[0].encoded_from,
+    )
 
 
 def outline(name: str) -> tuple[Dataset, int]:

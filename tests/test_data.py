@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from clteach.data import _CIFAR100, _SOURCES, NAMES, Dataset, data_folder, from_arrays, load
+from clteach.data import _CIFAR100, _SOURCES, NAMES, Dataset, as_floats, data_folder, from_arrays, join, load
 from clteach.errors import ConfigError, DataError
+from clteach.streams import make_stream, split
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(20) % 2
@@ -632,6 +634,36 @@ def _dataset(**changes: Any) -> Dataset:
 )
 def test_a_dataset_checks_itself(changes: dict[str, Any]) -> None:
     message(DataError, _dataset, **changes)
+
+
+def test_joined_data_sets_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load("digits")
+    other = replace(digits, name="negatives", x_train=255 - digits.x_train, classes=tuple("abcdefghi9"))
+    both = join(digits, other)
+    n = len(digits.x_train)
+    assert both.name == "digits+negatives" and both.n_classes == 20
+    assert both.classes == (*"012345678", "digits 9", *"abcdefghi", "negatives 9")
+    assert torch.equal(both.x_train[n:], 255 - both.x_train[:n])
+    assert torch.equal(both.y_train[n:], 10 + both.y_train[:n])
+    assert torch.equal(both.y_test[len(digits.y_test) :], 10 + digits.y_test)
+    stream = split(both, "class", tasks=10)
+    assert stream[0].classes == ("0", "1") and stream[5].classes == ("a", "b") and stream.spec.n_out == 20
+    # By name, from the folder; a part that does not exist is named.
+    arrays = {key: getattr(other, key).numpy() for key in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "negatives.npz", **arrays, classes=np.array(other.classes))
+    monkeypatch.setenv("CLTEACH_DATA", str(tmp_path))
+    assert load("digits+negatives").fingerprint == both.fingerprint
+    assert make_stream("split-digits+negatives", "class", tasks=4)[3].classes == both.classes[15:]
+    with pytest.raises(ConfigError, match="unknown data set 'nothing'"):
+        load("digits+nothing")
+
+
+def test_data_sets_that_cannot_be_joined() -> None:
+    digits = load("digits")
+    floats = replace(digits, name="floats", x_train=as_floats(digits.x_train), x_test=as_floats(digits.x_test))
+    for parts in ((), (digits,), (digits, digits), (digits, floats)):
+        with pytest.raises(DataError, match=r"cannot join .*: expected two or more data sets with different names"):
+            join(*parts)
 
 
 def test_fingerprint_depends_on_everything_but_the_name() -> None:
