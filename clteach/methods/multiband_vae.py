@@ -33,11 +33,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from clteach.bands import BitPrior, Decoder, controlled_forgetting
 from clteach.errors import ConfigError
 from clteach.learner import Losses, Noise, Phase, adam, frozen_copy, refresh
-from clteach.methods.vae_generators import EPOCHS, VAELearner, task_codes
+from clteach.methods.vae_generators import EPOCHS, VAELearner
 from clteach.nets import mlp
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
@@ -45,70 +45,6 @@ from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal, repara
 
 LOCAL, WARM_UP, TRANSLATOR = 70 / EPOCHS, 7 / EPOCHS, 5 / EPOCHS
 """Shares of a task's steps from task 2 on: the local phase with its warm-up, and the translator's own start after it."""
-
-
-class Decoder(nn.Module):
-    """Translator and decoder: latents (z, b) of a task -> one common space -> images.
-
-    Args:
-        n_pixels: P, values of one image.
-        n_tasks: number of tasks.
-        z, bits: dimensions of the real and of the binary latent.
-        translated: dimensions of the common space.
-        hidden: units of the decoder's hidden layers.
-    """
-
-    codes: Tensor  # (n_tasks, c) ±1
-
-    def __init__(
-        self, n_pixels: int, n_tasks: int, z: int, bits: int, translated: int, hidden: tuple[int, ...]
-    ) -> None:
-        super().__init__()
-        self.register_buffer("codes", task_codes(n_tasks))
-        # The paper's translator: task code c-12-8, bits b-8-12, with z (8) in all 28-128-256
-        self.task_net = mlp((self.codes.shape[1],), (12,), 8, nn.LeakyReLU).append(nn.LeakyReLU())
-        self.bit_net = mlp((bits,), (8,), 12, nn.LeakyReLU).append(nn.LeakyReLU())
-        self.merge = mlp((z + 20,), (128,), translated, nn.LeakyReLU)
-        self.decoder = mlp((translated,), hidden, n_pixels, nn.LeakyReLU)
-
-    def translate(self, z: Tensor, b: Tensor, task: Tensor) -> Tensor:
-        """Latents z (B, z) and b (B, bits) of tasks (B,) -> λ in the common space (B, translated)."""
-        return self.merge(torch.cat([z, self.task_net(self.codes[task]), self.bit_net(b)], 1))
-
-    def translator(self) -> list[nn.Module]:
-        """The networks of the translator alone."""
-        return [self.task_net, self.bit_net, self.merge]
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """λ (B, translated) -> logits (B, P) of the pixels' Bernoulli probabilities."""
-        return self.decoder(latents)
-
-    def forward(self, z: Tensor, b: Tensor, task: Tensor) -> Tensor:
-        """Latents of tasks (B,) -> logits (B, P)."""
-        return self.decode(self.translate(z, b, task))
-
-
-def controlled_forgetting(
-    latents: Tensor, targets: Tensor, candidate_latents: Tensor, candidates: Tensor, gamma: float
-) -> tuple[Tensor, Tensor]:
-    """Replace the targets of replayed samples that are too similar to a real image of the current task.
-
-    Args:
-        latents: (R, d) translated latents of the replayed samples.
-        targets: (R, *shape) what they should look like.
-        candidate_latents: (C, d) translated latents of real images.
-        candidates: (C, *shape) these images.
-        gamma: γ; a sample whose closest candidate has a cosine similarity > γ takes that one's image.
-
-    Returns:
-        (R, *shape) targets, and (R,) bool: which were replaced.
-    """
-    # sim(λ̃, λ) = λ̃ᵀλ / (‖λ̃‖ ‖λ‖)
-    similarity = F.normalize(latents) @ F.normalize(candidate_latents).T  # (R, C)
-    closest, which = similarity.max(1)
-    replaced = closest > gamma
-    mask = replaced.view(-1, *[1] * (targets.ndim - 1))
-    return torch.where(mask, candidates[which], targets), replaced
 
 
 class MultibandVAE(VAELearner):
@@ -150,8 +86,6 @@ class MultibandVAE(VAELearner):
                 )
 
     done: Tensor  # () steps done in the current phase, on which the temperature depends
-    patterns: Tensor  # (2ᵇ, bits) what b joint bits can be, as ±1; of independent ones (0, bits)
-    frequency: Tensor  # (n_tasks, bits) share of a task's images in which a bit is +1; of joint bits (n_tasks, 2ᵇ)
     real_x: Tensor  # (C, *shape) real images that may replace replayed ones, and their latents
     real_z: Tensor  # (C, z)
     real_b: Tensor  # (C, bits)
@@ -170,10 +104,7 @@ class MultibandVAE(VAELearner):
         self.opts["local"] = self.adam(self.encoder, self.local_decoder)
         self.opts["global"] = adam(self.decoder.parameters(), cfg.lr)  # weight decay is for the local phase alone
         self.register_buffer("done", torch.zeros(()))
-        codes = torch.arange(2**cfg.bits if cfg.joint_bits else 0)
-        self.register_buffer("patterns", (codes[:, None] >> torch.arange(cfg.bits)) % 2 * 2.0 - 1)
-        expected = torch.full((len(codes),), 1 / len(codes)) if cfg.joint_bits else torch.full((cfg.bits,), 0.5)
-        self.register_buffer("frequency", expected.repeat(spec.n_tasks, 1))
+        self.bit_prior = BitPrior(spec.n_tasks, cfg.bits, cfg.joint_bits)
         c = cfg.candidates if cfg.gamma < 1 else 0
         for name, shape in (("real_x", spec.shape), ("real_z", (cfg.z,)), ("real_b", (cfg.bits,))):
             self.register_buffer(name, torch.zeros(c, *shape))
@@ -302,7 +233,7 @@ class MultibandVAE(VAELearner):
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         if t == 0:  # nothing to align with: the local decoder is the global one
             refresh(self.decoder, self.local_decoder)
-        self.frequency[t] = torch.cat([self.expected(self.encode(batch.x)[2]) for batch in data.batches()]).mean(0)
+        self.bit_prior.learn(t, torch.cat([self.encode(batch.x)[2] for batch in data.batches()]))
 
     # --- latents ---
 
@@ -311,14 +242,6 @@ class MultibandVAE(VAELearner):
         mean, logvar, bits = self.encoder(x).split([self.cfg.z, self.cfg.z, self.cfg.bits], 1)
         return mean, logvar, bits
 
-    def expected(self, log_odds: Tensor) -> Tensor:
-        """Log-odds (B, bits) -> probability that a bit is +1 (B, bits), or, of joint bits, of every pattern (B, 2ᵇ)."""
-        if not self.cfg.joint_bits:
-            return log_odds.sigmoid()
-        # What one bit is says much about the others: with the frequencies alone, samples mix the signs of different kinds.
-        # P(b|x) = Π_j σ(b_j ℓ_j(x))
-        return F.logsigmoid(self.patterns * log_odds[:, None]).sum(2).exp()
-
     def latents(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Images (B, *shape) -> a sample of their latents, z (B, z) and b (B, bits)."""
         mean, logvar, bits = self.encode(x)
@@ -326,11 +249,7 @@ class MultibandVAE(VAELearner):
 
     def prior(self, noise: Noise, task: Tensor) -> tuple[Tensor, Tensor]:
         """Latents drawn from the prior of tasks (B,): z (B, z) ~ N(0, I), and ±1 bits as frequent as in the task."""
-        if not self.cfg.joint_bits:
-            return noise["z"], torch.where(noise["u"] < self.frequency[task], 1.0, -1.0)
-        # Pattern k is drawn where u falls into its share of [0, 1]: as many shares lie below u as patterns before k.
-        which = (self.frequency[task].cumsum(1) < noise["u"][:, :1]).sum(1).clamp_max(len(self.patterns) - 1)
-        return noise["z"], self.patterns[which]
+        return noise["z"], self.bit_prior.sample(noise["u"], task)
 
     def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         z, b = self.prior(self.prior_noise(len(tasks), rng), tasks)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from clteach import learner
+from clteach.bands import task_codes
 from clteach.errors import ConfigError
 from clteach.learner import Losses, Noise, Phase, PureGenerator, adam, frozen_copy, refresh
 from clteach.nets import mlp
@@ -38,16 +39,6 @@ from clteach.vae import bernoulli_nll, kl_standard_normal, reparameterise
 
 EPOCHS = 210
 """Epochs per task of the paper's schedule: what `decay` counts in, however many steps a task really has."""
-
-
-def task_codes(n_tasks: int) -> Tensor:
-    """(n_tasks, b) the code of every task, the lowest b bits of (9 t mod 2ᵇ) + 1 as ±1; b = 4 up to 16 tasks.
-
-    9 is odd, so no two tasks have the same code, and neighbours differ in more than their last bit.
-    """
-    bits = max(4, (n_tasks - 1).bit_length())
-    number = (9 * torch.arange(n_tasks)) % 2**bits + 1
-    return (number[:, None] >> torch.arange(bits)) % 2 * 2.0 - 1
 
 
 def decayed(progress: float, scale: float, decay: float, epochs: float) -> float:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clteach.bands import BitPrior, task_codes
 from clteach.checks import quick, same_state, tiny, toy_data
 from clteach.errors import ConfigError
 from clteach.generation import frechet_distance
 from clteach.learner import Phase
 from clteach.methods.multiband_vae import MultibandVAE, controlled_forgetting
-from clteach.methods.vae_generators import task_codes
 from clteach.seeding import generator
 from clteach.streams import Stream, split
 from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal
@@ -69,43 +69,48 @@ def test_a_bit_is_one_as_often_as_its_log_odds_say() -> None:
     torch.testing.assert_close(share, torch.sigmoid(log_odds), atol=0.01, rtol=0)
 
 
-def joint(frequency: list[float]) -> MultibandVAE:
-    """A learner of two joint bits whose first task has these frequencies of --, +-, -+ and ++."""
-    learner, _ = ready(0, "local", bits=2, joint_bits=True)
-    learner.frequency[0] = torch.tensor(frequency)
-    return learner
+def joint(frequency: list[float]) -> BitPrior:
+    """Two joint bits, whose first task has these frequencies of --, +-, -+ and ++."""
+    prior = BitPrior(3, 2, joint=True)
+    prior.frequency[0] = torch.tensor(frequency)
+    return prior
 
 
 def test_joint_bits_are_drawn_as_often_as_their_pattern() -> None:
-    learner = joint([0.5, 0.0, 0.1, 0.4])
-    assert learner.patterns.tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
-    task = torch.zeros(40000, dtype=torch.int64)
-    _, b = learner.prior(learner.prior_noise(40000, generator(0)), task)
-    share = (b[:, None] == learner.patterns).all(2).float().mean(0)
+    prior = joint([0.5, 0.0, 0.1, 0.4])
+    assert prior.patterns.tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    u, task = torch.rand(40000, 2, generator=generator(0)), torch.zeros(40000, dtype=torch.int64)
+    share = (prior.sample(u, task)[:, None] == prior.patterns).all(2).float().mean(0)
     torch.testing.assert_close(share, torch.tensor([0.5, 0.0, 0.1, 0.4]), atol=0.01, rtol=0)
     assert share[1] == 0, "a pattern that no image has is never drawn"
     # Rounding may leave the sum of the shares below a u that is almost 1.
-    noise = {"z": torch.zeros(1, 3), "u": torch.ones(1, 2)}
-    assert joint([0.5, 0.2, 0.2, 0.0999]).prior(noise, task[:1])[1].tolist() == [[1, 1]]
+    assert joint([0.5, 0.2, 0.2, 0.0999]).sample(torch.ones(1, 2), task[:1]).tolist() == [[1, 1]]
 
 
-def test_expected_patterns_written_out() -> None:
-    learner, stream = ready(0, "local", bits=3, joint_bits=True)
-    log_odds = torch.tensor([[2.0, -1.0, 0.3], [0.0, 5.0, -4.0]])
+def test_bit_frequencies_written_out() -> None:
+    log_odds = 3 * torch.randn(1500, 3, generator=generator(0))
     p = torch.sigmoid(log_odds)
-    got = learner.expected(log_odds)
-    for k, pattern in enumerate(learner.patterns):
+    together, alone = (BitPrior(2, 3, joint) for joint in (True, False))
+    for prior in (together, alone):
+        prior.learn(0, log_odds)
+    for k, pattern in enumerate(together.patterns):
         assert [k & 1, k >> 1 & 1, k >> 2] == [int(b > 0) for b in pattern]
-        each = torch.where(pattern > 0, p, 1 - p).prod(1)
-        torch.testing.assert_close(got[:, k], each)
+        torch.testing.assert_close(together.frequency[0, k], torch.where(pattern > 0, p, 1 - p).prod(1).mean())
+    # Each bit by itself is as frequent in the table of patterns.
+    torch.testing.assert_close(alone.frequency[0], p.mean(0))
+    torch.testing.assert_close((together.frequency[0][:, None] * (together.patterns > 0)).sum(0), p.mean(0))
+    assert together.frequency[1].tolist() == [1 / 8] * 8 and alone.frequency[1].tolist() == [0.5] * 3
+
+
+def test_the_learner_keeps_and_samples_joint_bits() -> None:
+    learner, stream = ready(0, "local", joint_bits=True)
     learner.end_task(0, stream[0].train, generator(0))
-    batch = stream[0].train.batch(torch.arange(len(stream[0].train)))
-    bits = learner.encode(batch.x)[2]
-    torch.testing.assert_close(learner.frequency[0], learner.expected(bits).mean(0).detach())
-    # Each bit alone is as frequent as without the option.
-    marginal = (learner.frequency[0][:, None] * (learner.patterns > 0)).sum(0)
-    torch.testing.assert_close(marginal, torch.sigmoid(bits).mean(0).detach())
-    assert learner.frequency[1].tolist() == [1 / 8] * 8
+    bits = learner.encode(stream[0].train.batch(torch.arange(len(stream[0].train))).x)[2]
+    expected = BitPrior(3, 4, joint=True)
+    expected.learn(0, bits.detach())
+    torch.testing.assert_close(learner.bit_prior.frequency[0], expected.frequency[0])
+    noise, task = learner.prior_noise(9, generator(0)), torch.zeros(9, dtype=torch.int64)
+    assert torch.equal(learner.prior(noise, task)[1], learner.bit_prior.sample(noise["u"], task))
 
 
 def test_translator_and_decoder_written_out() -> None:
@@ -246,8 +251,8 @@ def test_the_first_task_has_nothing_to_align() -> None:
         assert torch.equal(p, q)
     batch = stream[0].train.batch(torch.arange(len(stream[0].train)))
     expected = torch.sigmoid(learner.encoder(batch.x)[:, -4:]).mean(0)
-    torch.testing.assert_close(learner.frequency[0], expected.detach())
-    assert learner.frequency[1].tolist() == [0.5] * 4
+    torch.testing.assert_close(learner.bit_prior.frequency[0], expected.detach())
+    assert learner.bit_prior.frequency[1].tolist() == [0.5] * 4
 
 
 # ---------------------------------------------------------------------------------------------------------- the losses
@@ -348,7 +353,7 @@ def test_equal_seeds_equal_samples_and_tasks_are_chosen() -> None:
     learner, _ = ready(2, "global")
     x = learner.sample(6, generator(0))
     assert torch.equal(x, learner.sample(6, generator(0))) and not torch.equal(x, learner.sample(6, generator(1)))
-    learner.frequency.copy_(torch.tensor([0.0, 1.0, 0.5])[:, None].expand(3, 4))
+    learner.bit_prior.frequency.copy_(torch.tensor([0.0, 1.0, 0.5])[:, None].expand(3, 4))
     task = torch.tensor([0, 0, 1, 1])
     _, b = learner.prior(learner.prior_noise(4, generator(0)), task)
     assert b[:2].eq(-1).all() and b[2:].eq(1).all()
