@@ -145,7 +145,13 @@ def collected(stream: str) -> pd.DataFrame:
 def streams() -> list[str]:
     """The streams that a record with accuracies exists of."""
     records = [results.load(name) for name in results.names()]
-    return sorted({record["stream"]["name"] for record in records if "stream" in record})
+    return sorted(
+        {
+            record["stream"]["name"]
+            for record in records
+            if "stream" in record and any("average_accuracy" in cell for cell in record["cells"])
+        }
+    )
 
 
 def _weight(line: Mapping[str, Any]) -> tuple[bool, int]:
