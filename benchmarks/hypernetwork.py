@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from clteach import plots
-from clteach.experiments import checkout, machine
 from clteach.hypernet import Hypernet, Target, direct_drift
 from clteach.learner import Phase
 from clteach.methods import build
 from clteach.methods.hypernetwork import Hypernetwork
 from clteach.nets import mlp
 from clteach.presets import column
+from clteach.provenance import checkout, machine
 from clteach.streams import Batch, Spec
 
 SPEC = Spec((1, 28, 28), 5, 10, "task", tuple((2 * t, 2 * t + 1) for t in range(5)))

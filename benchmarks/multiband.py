@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from benchmarks.speed import race
 from clteach.data import load
-from clteach.experiments import checkout, machine
 from clteach.learner import adam
 from clteach.methods.multiband_vae import Decoder, MultibandVAE
 from clteach.nets import mlp
+from clteach.provenance import checkout, machine
 from clteach.seeding import derive
 from clteach.streams import Stream, split
 from clteach.training import Shuffle

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.data import load
-from clteach.experiments import checkout, machine
 from clteach.fisher import fisher_diagonal
 from clteach.jobs import Job, run_jobs
 from clteach.learner import Learner, adam
 from clteach.methods import METHODS, build
 from clteach.nets import mlp
+from clteach.provenance import checkout, machine
 from clteach.seeding import derive
 from clteach.streams import Stream, split
 from clteach.training import Shuffle

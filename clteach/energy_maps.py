@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from clteach import storage
-from clteach.experiments import checkout
 from clteach.gan import cooled, fit
 from clteach.methods.ebgan import EBGAN, make_gan
 from clteach.plane import Coverage, coverage, lattice, make_cloud
 from clteach.progress import bar
+from clteach.provenance import checkout
 from clteach.seeding import generator
 
 FILE = Path(__file__).with_name("results") / "ebgan_maps.safetensors"

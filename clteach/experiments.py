@@ -6,14 +6,12 @@ and makes the tables of the book from them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import math
 import platform
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +28,7 @@ from clteach.features import trained
 from clteach.jobs import Job, Result, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
+from clteach.provenance import checkout, in_turn, machine, together
 from clteach.recipes import RECIPES, Study
 from clteach.results import published
 
@@ -145,7 +144,7 @@ def reproduce(
     shortened = shortened or (tasks is not None and tasks < all_tasks)
     used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
     extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
-    started, commit = time.perf_counter(), checkout()  # of the code that runs, not of what is committed meanwhile
+    started = time.perf_counter()
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
 
@@ -177,7 +176,7 @@ def reproduce(
         "shortened": shortened,
         "command": shlex.join(["clteach", "reproduce", name, *options]),
         "version": clteach.__version__,
-        "commit": commit,
+        "commit": in_turn([result["commit"] for result in results]),
         "preset": preset,
         "preset_source": presets.PRESETS[preset].source,
         "seeds": list(range(n_seeds)),
@@ -189,7 +188,7 @@ def reproduce(
         "training_seconds": sum(result["seconds"] for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.
         "wall_seconds": None if any(result["read_back"] for result in results) else wall,
-        "device": machine(results[0]["job"]["device"]),
+        "device": together([result["device"] for result in results]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "deviations": deviations,
@@ -301,27 +300,3 @@ def compare(
 def fitting(method_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that the method has (a preset's common ones are for the methods that know them)."""
     return {k: v for k, v in settings.items() if k in method(method_name).Config.__dataclass_fields__}
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the runs ran on."""
-    model = platform.processor()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
-
-
-def checkout() -> str | None:
-    """The checkout's state where the package lies in one of its own; None elsewhere."""
-    root = Path(clteach.__file__).parents[1]
-
-    def git(*words: str) -> str | None:
-        with contextlib.suppress(OSError):
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
-            return done.stdout.strip() if done.returncode == 0 else None
-        return None
-
-    top = git("rev-parse", "--show-toplevel")
-    return git("describe", "--always", "--dirty") if top and Path(top) == root else None

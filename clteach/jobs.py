@@ -32,6 +32,7 @@ from clteach.learner import Learner
 from clteach.methods import build, configure, method, register
 from clteach.metrics import average_score, forgetting
 from clteach.progress import Watched, board, to_file
+from clteach.provenance import checkout, machine
 from clteach.streams import Stream, make_stream
 from clteach.training import resolve_device, train
 
@@ -152,12 +153,14 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         keep: also write the trained model there.
 
     Returns:
-        ``job``, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1], ``average_accuracy``, ``forgetting`` (None for one
-        task), ``seconds`` spent in training steps, ``iterations_per_second`` and the stream's ``fingerprint``. A method
-        with another measure than accuracy has its name instead (``fid``, ``average_fid``) and says so in ``measure``.
+        ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
+        ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
+        ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
+        name instead (``fid``, ``average_fid``) and says so in ``measure``.
     """
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
+    commit = checkout()  # of the code that runs, not of what is committed meanwhile
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -181,6 +184,8 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
     numbers = run.numbers()
     result = {
         "job": json.loads(_text(asdict(job))),  # lists for tuples, as when it is read back
+        "device": machine(resolve_device(job.device).type),
+        "commit": commit,
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
         f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
         "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,

@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 
 from clteach.exercises import course
 from clteach.exercises.core import chapters
-from clteach.experiments import checkout, machine
+from clteach.provenance import checkout, machine
 
 ROOT = Path(__file__).parents[1]
 TIMES = ROOT / "book" / "chapter_times.json"

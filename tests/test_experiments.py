@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from clteach import experiments, jobs, results
+from clteach import experiments, jobs, provenance, results
 from clteach.errors import CheckpointError, ClteachError, ConfigError, DataError
 from clteach.experiments import compare, grid, reproduce, summarise
 from clteach.features import EXTRACTORS
@@ -312,6 +312,24 @@ def test_a_record_holds_what_its_numbers_depend_on(tmp_path: Path) -> None:
     # repeated, everything is read back: the same numbers, but no wall-clock time of its own
     again = json.loads(reproduce("split-digits", tmp_path, iters=2, seeds=2, device="cpu", n_jobs=1).read_text())
     assert again["cells"] == record["cells"] and again["wall_seconds"] is None
+
+
+@pytest.mark.usefixtures("small_recipe")
+def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
+    """The finished runs of a long recipe may be carried to another machine, which goes on with the next seed."""
+    reproduce("split-digits", tmp_path / "there", iters=2, seeds=1, device="cpu", n_jobs=1)
+    for file in (tmp_path / "there").rglob("result.json"):
+        there = json.loads(file.read_text())
+        there |= {"device": {**there["device"], "cpu": "another CPU"}, "commit": "another commit"}
+        copy = tmp_path / "here" / file.relative_to(tmp_path / "there")
+        copy.parent.mkdir(parents=True)
+        copy.write_text(json.dumps(there))
+    path = reproduce("split-digits", tmp_path / "here", iters=2, seeds=2, device="cpu", n_jobs=1)
+    record, alone = json.loads(path.read_text()), provenance.machine()
+    assert record["device"] == {**alone, "cpu": f"another CPU, {alone['cpu']}"}
+    assert record["commit"] == f"another commit, {provenance.checkout()}"
+    assert record["wall_seconds"] is None
+    assert "2 seeds" in results.report(str(path)) and f"on another CPU, {alone['cpu']}" in results.report(str(path))
 
 
 @pytest.mark.usefixtures("small_recipe")

@@ -1,0 +1,50 @@
+"""Where a number comes from: the machine it was measured on, and the code that measured it."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+import clteach
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What the runs ran on."""
+    model = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
+
+
+def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several machines as one: what they have in common as it is, the rest one after the other (``"EPYC, Xeon"``)."""
+    return {key: in_turn([each[key] for each in machines]) for key in machines[0]}
+
+
+def in_turn(values: Sequence[Any]) -> Any:
+    """The value that all have in common, or the different ones as text in the order of their appearance."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else ", ".join(map(str, different))
+
+
+def checkout() -> str | None:
+    """The checkout's state where the package lies in one of its own; None elsewhere."""
+    root = Path(clteach.__file__).parents[1]
+
+    def git(*words: str) -> str | None:
+        with contextlib.suppress(OSError):
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+            return done.stdout.strip() if done.returncode == 0 else None
+        return None
+
+    top = git("rev-parse", "--show-toplevel")
+    return git("describe", "--always", "--dirty") if top and Path(top) == root else None
