@@ -22,7 +22,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python $(
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises times record bench clean distclean
+.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises claims times record bench clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ notebooks: $(VENV)/.dev  ## execute the chapters and rewrite them (SIZE=full: th
 
 exercises: $(VENV)/.dev  ## write the exercises of clteach/exercises into the chapters, without executing the rest
 	$(BIN)/python notebooks/execute.py --exercises
+
+claims: $(VENV)/.dev  ## execute the chapters with other random numbers and list the claims that come out differently
+	$(ONE_THREAD) $(BIN)/python notebooks/claims.py
 
 times: $(VENV)/.dev  ## measure what the chapters take, for the instructor's guide (SIZE=full on a GPU)
 	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py --times

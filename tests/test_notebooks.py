@@ -9,24 +9,26 @@ from types import ModuleType
 
 import nbformat
 import pytest
+import torch
 import yaml
 from nbformat import NotebookNode
 
 from clteach.exercises import course, exercises
+from clteach.seeding import generator
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def load_execute() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("execute", ROOT / "notebooks" / "execute.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "notebooks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-execute = load_execute()
+execute, claims = load("execute"), load("claims")
 
 
 def write(path: Path, *sources: str) -> Path:
@@ -131,3 +133,23 @@ def test_a_chapter_needs_a_title(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     with pytest.raises(execute.ChapterError, match="title"):
         execute.stamp(notebook, "chapter.ipynb")
+
+
+def test_claims_that_depend_on_the_seed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = torch.rand((), generator=generator(0)).item()
+    path = write(
+        tmp_path / "chapter.ipynb",
+        "import clteach",
+        "import torch\nfrom clteach.seeding import generator\nnumber = torch.rand((), generator=generator(0)).item()",
+        f"print('between 0 and 1:', 0 <= number <= 1)\nprint('just this one:', number == {number!r})",
+    )
+    path.write_text(execute.execute(path, "quick"), encoding="utf-8")
+    committed = nbformat.read(path, as_version=4)
+    assert claims.claims(committed) == {"between 0 and 1:": True, "just this one:": True}
+    monkeypatch.setattr(sys, "argv", ["claims.py", str(path), "--rounds", "2"])
+    with pytest.raises(SystemExit, match="1"):
+        claims.main()
+    said = capsys.readouterr().out
+    assert said == "chapter.ipynb: 2 claims\n  just this one: True only in 0 of 2 rounds\n"
