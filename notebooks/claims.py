@@ -1,9 +1,9 @@
 """Which claims of the chapters depend on the seed? ``make claims``.
 
-A chapter says what its text relies on in lines that end in "True" or "False", and nbval holds it to them. But a claim that
-is true for one seed only is luck, and sooner or later false on another machine, whose rounding differs. Here every chapter is
-executed again with other random numbers throughout, and each claim that came out differently is named. To mend one, say less
-or measure more; another seed is no cure.
+A chapter says what its text relies on in lines that end in "True" or "False", and nbval holds it to them. But a claim
+that is true for one seed only is luck, and sooner or later false on another machine, whose rounding differs. Here every
+chapter is executed again with other random numbers throughout, and each claim that came out differently is named. To
+mend one, say less or measure more; another seed is no cure.
 """
 
 from __future__ import annotations
