@@ -36,34 +36,17 @@ use_other_numbers(clteach.seeding.derive, "round {}")
 
 def claims(notebook: NotebookNode) -> dict[str, bool]:
     """{what is claimed: did it hold?}, from the printed lines that end in True or False, without the exercises."""
-    cells = [
-        cell
-        for cell in notebook.cells
-        if not cell.get("id", "").startswith("exercise-")
-    ]
-    printed = [
-        o.text
-        for cell in cells
-        for o in cell.get("outputs", [])
-        if o.get("name") == "stdout"
-    ]
-    lines = re.findall(
-        r"^(.*\S)\s+(True|False)$", "\n".join(printed), flags=re.MULTILINE
-    )
+    cells = [cell for cell in notebook.cells if not cell.get("id", "").startswith("exercise-")]
+    printed = [o.text for cell in cells for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+    lines = re.findall(r"^(.*\S)\s+(True|False)$", "\n".join(printed), flags=re.MULTILINE)
     return {claim: value == "True" for claim, value in lines}
 
 
 def with_other_numbers(path: Path, round_: int) -> dict[str, bool]:
     """The claims of a chapter, executed with the random numbers of this round; one that failed to be made is missing."""
     notebook = nbformat.read(path, as_version=4)
-    first = next(
-        i
-        for i, cell in enumerate(notebook.cells)
-        if "import clteach" in cell.source
-    )
-    notebook.cells.insert(
-        first + 1, nbformat.v4.new_code_cell(OTHER_NUMBERS.format(round_))
-    )
+    first = next(i for i, cell in enumerate(notebook.cells) if "import clteach" in cell.source)
+    notebook.cells.insert(first + 1, nbformat.v4.new_code_cell(OTHER_NUMBERS.format(round_)))
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(
         notebook,
@@ -77,9 +60,7 @@ def with_other_numbers(path: Path, round_: int) -> dict[str, bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "notebooks", nargs="*", type=Path, help="default: all chapters"
-    )
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -89,18 +70,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("CLTEACH_SIZE", "quick")
     differ = 0
-    for path in arguments.notebooks or sorted(
-        Path(__file__).parent.glob("*.ipynb")
-    ):
+    for path in arguments.notebooks or sorted(Path(__file__).parent.glob("*.ipynb")):
         committed = claims(nbformat.read(path, as_version=4))
-        rounds = [
-            with_other_numbers(path.resolve(), k)
-            for k in range(1, arguments.rounds + 1)
-        ]
-        kept = {
-            claim: sum(each.get(claim) == value for each in rounds)
-            for claim, value in committed.items()
-        }
+        rounds = [with_other_numbers(path.resolve(), k) for k in range(1, arguments.rounds + 1)]
+        kept = {claim: sum(each.get(claim) == value for each in rounds) for claim, value in committed.items()}
         print(f"{path.name}: {len(kept)} claims", flush=True)
         for claim, times in kept.items():
             if times < len(rounds):
