@@ -2,9 +2,10 @@ r"""Variational auto-encoders that learn tasks one after the other: the rivals o
 
 All are one VAE with a Gaussian latent, trained on the negative ELBO per image,
 
-$$\mathcal{L}(x) = -\log p(x|z, t) + \mathrm{KL}\big(q(z|x) \,\|\, \mathcal{N}(0, I)\big), \qquad z \sim q(z|x),$$
+$$\mathcal{L}(x) = -\log p(x|z, t) + \mathrm{KL}\big(q(z|x, t) \,\|\, \mathcal{N}(0, I)\big), \qquad z \sim q(z|x, t),$$
 
-whose decoder is told the task t, so that each task can be asked for. They differ in what they do about the past:
+whose decoder is told the task t, so that each task can be asked for, and its encoder too (a conditional VAE, Sohn et al.
+2015): what the decoder knows anyway, the latent need not say. They differ in what they do about the past:
 
 * **fine-tuned**: nothing. The lower bound.
 * **with replay**: a copy of the decoder from before the task dreams as many images as there are real ones, of all past
@@ -91,10 +92,10 @@ class VAELearner(PureGenerator):
 
 
 class VAEGenerator(VAELearner):
-    """A VAE whose decoder knows the task; base of the rivals, which set `replays`."""
+    """A VAE that is told the task, in the encoder and in the decoder; base of the rivals, which set `replays`."""
 
     replays: ClassVar[bool] = False
-    codes: Tensor  # (n_tasks, c) what the decoder is told of each task
+    codes: Tensor  # (n_tasks, c) what the networks are told of each task
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
@@ -105,9 +106,9 @@ class VAEGenerator(VAELearner):
         """Make the networks for a latent of z dimensions in all."""
         cfg = self.cfg
         with seeded(seed, "vae"):
-            self.encoder = mlp(self.spec.shape, cfg.hidden, 2 * z, nn.LeakyReLU)
-            n_pixels = math.prod(self.spec.shape)
-            self.decoder = mlp((z + self.codes.shape[1],), cfg.decoder_hidden, n_pixels, nn.LeakyReLU)
+            n_pixels, c = math.prod(self.spec.shape), self.codes.shape[1]
+            self.encoder = mlp((n_pixels + c,), cfg.hidden, 2 * z, nn.LeakyReLU)
+            self.decoder = mlp((z + c,), cfg.decoder_hidden, n_pixels, nn.LeakyReLU)
         self.opts["vae"] = self.adam(self.encoder, self.decoder)
         self.z = z
         self.old_decoder = frozen_copy(self.decoder) if self.replays else None
@@ -143,12 +144,12 @@ class VAEGenerator(VAELearner):
         """(B,) negative ELBO of images x (B, *shape) of tasks (B,), in nats; noise eps (B, z)."""
         mean, logvar = self.encode(x, task)
         logits = self.decoder(self.told(reparameterise(mean, logvar, eps), task))
-        # L = -log p(x|z, t) + KL(q(z|x) ‖ p(z))
+        # L = -log p(x|z, t) + KL(q(z|x, t) ‖ p(z))
         return bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)
 
     def encode(self, x: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, *shape) of tasks (B,) -> mean and log-variance of q(z|x), each (B, z)."""
-        mean, logvar = self.encoder(x).chunk(2, dim=1)
+        """Images (B, *shape) of tasks (B,) -> mean and log-variance of q(z|x, t), each (B, z)."""
+        mean, logvar = self.encoder(torch.cat([x.flatten(1), self.codes[task]], 1)).chunk(2, dim=1)
         return mean, logvar
 
     def told(self, z: Tensor, task: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class LatentPartition(VAEGenerator):
 
     def encode(self, x: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         mean, logvar = super().encode(x, task)
-        # Outside the task's band q(z|x) is the prior: μ = 0, log σ² = 0, so it adds nothing to the KL divergence.
+        # Outside the task's band q(z|x, t) is the prior: μ = 0, log σ² = 0, so it adds nothing to the KL divergence.
         return mean * self.bands[task], logvar * self.bands[task]
 
     def told(self, z: Tensor, task: Tensor) -> Tensor:

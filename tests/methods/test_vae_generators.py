@@ -34,9 +34,10 @@ def test_finetuning_minimises_the_negative_elbo() -> None:
     learner, stream = ready(FinetunedVAE, 2)
     batch, noise = stream[2].train.batch(torch.arange(5)), learner.draw(5, generator(0))
     assert noise["eps"].shape == (5, 3) and len(noise["z"]) == 0
-    mean, logvar = learner.encoder(batch.x).chunk(2, 1)
+    code = learner.codes[2].expand(5, 4)
+    mean, logvar = learner.encoder(torch.cat([batch.x.flatten(1), code], 1)).chunk(2, 1)
     z = mean + (logvar / 2).exp() * noise["eps"]
-    logits = learner.decoder(torch.cat([z, learner.codes[2].expand(5, 4)], 1))
+    logits = learner.decoder(torch.cat([z, code], 1))
     expected = (bernoulli_nll(logits, batch.x) + kl_standard_normal(mean, logvar)).mean()
     losses = learner.loss(batch, noise)
     assert set(losses) == {"current"}
@@ -65,9 +66,12 @@ def test_the_first_task_is_the_same_for_all() -> None:
         assert all(torch.equal(value, run.get_parameter(key)) for run in runs[1:])
 
 
-def test_the_decoder_is_told_the_task() -> None:
-    learner, _ = ready(JointVAE, 2)
+def test_encoder_and_decoder_are_told_the_task() -> None:
+    learner, stream = ready(JointVAE, 2)
     one, other = (learner.sample(4, generator(0), tasks=torch.full((4,), t)) for t in (0, 1))
+    assert not torch.equal(one, other)
+    x = stream[0].train.batch(torch.arange(4)).x
+    (one, _), (other, _) = (learner.encode(x, torch.full((4,), t)) for t in (0, 1))
     assert not torch.equal(one, other)
 
 
