@@ -68,7 +68,7 @@ STYLES: dict[str, Style] = {
     "vae-finetune": Style("VAE, fine-tuned", GREY, "--", "s"),
     "vae-joint": Style("VAE, joint training", "#222222", ":", "D"),
     "vae-replay": Style("VAE with replay", GREEN, "--", "s"),
-    "latent-partition": Style("hard latent partition", BROWN, ":", "D"),
+    "latent-partition": Style("hard latent partition", PURPLE, "-.", "D"),
     "multiband-vae": Style("Multiband VAE", BROWN, "-", "o"),
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
     "hypernetwork-vae": Style("hypernetwork VAE", PURPLE, ":", "o"),

@@ -153,7 +153,7 @@ EXERCISES = (
                 "Nothing happens: the Fisher information is zero everywhere.",
                 "It is zero for the *new* units only. The springs on all the other weights do pull.",
             ),
-            "d": ("It stays low: old tasks are kept only as far as new ones are not learned.", ""),
+            "d": ("It stays far below joint training: at best a part of the old tasks is kept.", ""),
             "e": (
                 "It falls to zero: the network knows nothing any more.",
                 "A network whose weights cannot move keeps what it knew: it still answers for the first task.",
