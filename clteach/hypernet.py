@@ -197,7 +197,7 @@ class Hypernet(nn.Module):
             self.old_features[:t] = self.body(self.first(t))
 
     def drift(self, t: int, step: Mapping[str, Tensor] | None = None, tasks: Tensor | None = None) -> Tensor:
-        """() Σ_k ‖w_k - w*_k‖² / K, how far the weights of past tasks have moved; the time does not grow with t.
+        """() Σ_k ‖w_k - w*_k‖² / K, how far the weights of past tasks have moved; the time hardly grows with t.
 
         Args:
             t: number of past tasks, at least 1.

@@ -11,7 +11,7 @@ $$\mathcal{L} = \mathcal{L}_{\text{task}}(\Theta_h, e_T) + \frac{\beta}{T-1} \su
 with $\Theta_h^*$ from before task T. $\Delta\Theta_h$ is the step that the optimiser would take for the task's loss alone, a
 constant for the gradient: the regulariser looks at the place where the task wants to go, not where it is (at
 $\Theta_h = \Theta_h^*$ its gradient would be zero, and the first steps would go unprotected). The sum over past tasks is
-computed in a form that does not grow with their number, see `clteach.hypernet`.
+computed in a form whose cost hardly grows with their number, see `clteach.hypernet`.
 
 Which embedding to use for an image of unknown task? **HNET+ENT** tries all and takes the one whose network is surest, by the
 entropy of its prediction. (HNET+R: `clteach.methods.hypernetwork_replay`, HNET+TIR: `clteach.methods.hypernetwork_tir`.)
