@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -380,6 +381,24 @@ def test_training_without_controlled_forgetting_ignores_the_candidates() -> None
         assert torch.equal(value, never.get_parameter(key))
     always = quick(MultibandVAE, stream, steps=8, gamma=-1.0).learner
     assert not same_state(never, always)
+
+
+def test_the_kind_of_bits_matters_only_to_samples() -> None:
+    """After the first task, before anything is replayed, both kinds are one trained network that is sampled in two ways."""
+
+    def trained(tasks: int, joint_bits: bool) -> MultibandVAE:
+        stream = split(toy_data(n_classes=4), "class", tasks=2)
+        stream = replace(stream, tasks=stream.tasks[:tasks])
+        learner = quick(MultibandVAE, stream, steps=8, joint_bits=joint_bits).learner
+        assert isinstance(learner, MultibandVAE)
+        return learner
+
+    alone, together = trained(1, False), trained(1, True)
+    for key, value in alone.named_parameters():
+        assert torch.equal(value, together.get_parameter(key)), key
+    assert not torch.equal(alone.sample(64, generator(0)), together.sample(64, generator(0)))
+    alone, together = trained(2, False), trained(2, True)
+    assert not all(torch.equal(p, together.get_parameter(key)) for key, p in alone.named_parameters())
 
 
 def test_errors() -> None:
