@@ -10,7 +10,7 @@ whose decoder is told the task t, so that each task can be asked for, and its en
 * **fine-tuned**: nothing. The lower bound.
 * **with replay**: a copy of the decoder from before the task dreams as many images as there are real ones, of all past
   tasks alike, and every task counts alike in the loss, the new one $\frac1n$ of n (Shin et al. 2017).
-* **joint**: it keeps all data. The upper bound.
+* **joint**: it keeps all data. The usual upper bound, but no strict one: its steps per task serve more and more data.
 * **hard partition**: with replay, and every task has a band of latent dimensions of its own. The other bands are held at
   the prior's mean, 0: drawn from the prior, they would all look alike and nothing would tell the decoder whose band it is
   to read. The band says which task it is, so the decoder is not told. What two tasks have in common must be stored twice.
@@ -177,10 +177,10 @@ class ReplayVAE(VAEGenerator):
 
 
 class JointVAE(VAEGenerator):
-    """One VAE that trains on all data so far (upper bound)."""
+    """One VAE that trains on all data so far (the usual upper bound)."""
 
     name = "vae-joint"
-    summary = "a VAE trained on the data of all tasks so far (upper bound)"
+    summary = "a VAE trained on the data of all tasks so far (the usual upper bound)"
 
     def training_data(self, stream: Stream, t: int) -> Data:
         return Data.concat([task.train for task in stream.tasks[: t + 1]])
