@@ -383,7 +383,7 @@ def test_training_without_controlled_forgetting_ignores_the_candidates() -> None
     assert not same_state(never, always)
 
 
-def test_the_kind_of_bits_matters_only_to_samples() -> None:
+def test_until_replay_the_kind_of_bits_matters_only_to_samples() -> None:
     """After the first task, before anything is replayed, both kinds are one trained network that is sampled in two ways."""
 
     def trained(tasks: int, joint_bits: bool) -> MultibandVAE:
