@@ -170,12 +170,16 @@ def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]
 
     shows, key = MEASURES[measure], f"average_{measure}"
     table = Table("method", box=box.SIMPLE_HEAD)
-    for head in (f"average {shows.label}{shows.unit}", "forgetting", "seconds", "steps/s"):
+    # Of generators also how good their samples are in other respects.
+    further = [name for name in ("precision", "recall") if all(f"average_{name}" in one for one in summaries.values())]
+    heads = [f"average {MEASURES[name].label}{MEASURES[name].unit}" for name in (measure, *further)]
+    for head in (*heads, "forgetting", "seconds", "steps/s"):
         table.add_column(head, justify="right")
     for name, summary in sorted(summaries.items(), key=lambda item: -shows.sign * item[1][key]["mean"]):
         table.add_row(
             name,
             _shown(summary[key], measure),
+            *(_shown(summary[f"average_{name}"], name) for name in further),
             _shown(summary["forgetting"], measure),
             f"{summary['seconds']:.1f}",
             f"{summary['iterations_per_second']:.0f}",

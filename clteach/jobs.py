@@ -28,7 +28,7 @@ import torch
 
 from clteach.errors import ClteachError, ConfigError, unknown
 from clteach.files import write_atomic
-from clteach.learner import Learner
+from clteach.learner import Learner, PureGenerator
 from clteach.methods import build, configure, method, register
 from clteach.metrics import average_score, forgetting
 from clteach.progress import Watched, board, to_file
@@ -156,7 +156,8 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
         ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
         ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
-        name instead (``fid``, ``average_fid``) and says so in ``measure``.
+        name instead (``fid``, ``average_fid``) and says so in ``measure``; a pure generator also has all its measures,
+        ``quality``: {measure: (T, T)}.
     """
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
@@ -175,6 +176,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
             device=job.device,
             checkpoint=checkpoint,
             evaluate_on=job.evaluate_on,
+            quality=issubclass(cls, PureGenerator),
             progress=to_file(folder / "progress"),
         )
     finally:
@@ -189,6 +191,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
         f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
         "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,
+        **({"quality": numbers["quality"]} if run.quality else {}),
         cls.measure: numbers["accuracy"],
         "initial": numbers["initial"],
         "seconds": sum(run.seconds),

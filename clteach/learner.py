@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.generation import feature_classifier, features, frechet_distance, quality
+from clteach.generation import feature_classifier, features, frechet_distance, precision_recall, quality
 from clteach.nets import LeNet, mlp
 from clteach.seeding import generator, seeded
 from clteach.streams import Batch, Data, Spec, Stream
@@ -428,9 +428,17 @@ class PureGenerator(Generator):
         real = torch.cat([self.features(batch.x) for batch in data.batches()])
         return frechet_distance(real, self.features(self.judged(t, data)))
 
+    @torch.no_grad()
     def quality(self, t: int, data: Data) -> dict[str, float]:
-        """All measures of `clteach.generation.quality` on data of task t, of the same samples as in `evaluate`."""
-        return quality(self.judge, torch.cat([batch.x for batch in data.batches()]), self.judged(t, data))
+        """All measures of `clteach.generation.quality` on data of task t, of the same samples as in `evaluate`.
+
+        In the space of the inputs there is no classifier, and so no Inception Score.
+        """
+        real, sampled = torch.cat([batch.x for batch in data.batches()]), self.judged(t, data)
+        if self.cfg.features == "lenet":
+            return quality(self.judge, real, sampled)
+        x, y = self.features(real), self.features(sampled)
+        return {"fid": frechet_distance(x, y), **precision_recall(x, y)._asdict()}
 
     def judged(self, t: int, data: Data) -> Tensor:
         """(N, *shape) samples of task t, as many as there are data."""

@@ -4,8 +4,8 @@ The accuracy matrix `R` has shape (T, T) and holds shares of 1: `R[t, i]` is the
 after learning task t, both counted from 0. Entries above the diagonal (i > t, tasks not learned yet) may be NaN: only
 `forward_transfer` reads them, and of them only `R[i - 1, i]`. Every other entry must lie in [0, 1].
 
-A generator has no accuracy. Its matrix holds another score, such as the FID; the functions that make sense for it take
-the `measure`, one of `MEASURES`, which knows its range and whether higher or lower is better.
+A generator has no accuracy. Its matrices hold other scores, such as FID, precision and recall; the functions that make
+sense for them take the `measure`, one of `MEASURES`, which knows its range and whether higher or lower is better.
 
 Sources: Lopez-Paz & Ranzato (2017), "Gradient episodic memory for continual learning"; Chaudhry et al. (2018),
 "Riemannian walk for incremental learning"; Diaz-Rodriguez et al. (2018), "Don't forget, there is more than forgetting";
@@ -37,6 +37,9 @@ class Measure(NamedTuple):
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure("accuracy", " (%)", 100, 1, 1.0),
     "fid": Measure("FID", "", 1, -1, math.inf),
+    "inception_score": Measure("Inception Score", "", 1, 1, math.inf),
+    "precision": Measure("precision", " (%)", 100, 1, 1.0),
+    "recall": Measure("recall", " (%)", 100, 1, 1.0),
 }
 
 
@@ -63,10 +66,10 @@ def check_matrix(R: Tensor, name: str = "R", measure: str = "accuracy") -> Tenso
         raise ConfigError(f"{name} has shape {tuple(R.shape)}; expected (T, T), one row and one column per task.")
     if len(bad := (R.isnan() & torch.ones_like(R).tril().bool()).nonzero()):
         t, i = bad[0].tolist()
-        raise ConfigError(f"{name}[{t}, {i}] is NaN; expected an accuracy for every task learned so far (i <= t).")
+        raise ConfigError(f"{name}[{t}, {i}] is NaN; expected a value for every task learned so far (i <= t).")
     if len(bad := ((R < 0) | R.gt(MEASURES[measure].upper)).nonzero()):
         t, i = bad[0].tolist()
-        expected = "a share in [0, 1] (divide percentages by 100)" if measure == "accuracy" else "a score ≥ 0"
+        expected = "a share in [0, 1] (divide percentages by 100)" if MEASURES[measure].upper == 1 else "a score ≥ 0"
         raise ConfigError(f"{name}[{t}, {i}] is {R[t, i]:g}; expected {expected}.")
     return R
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from clteach import storage
 from clteach.errors import CheckpointError, ConfigError
 from clteach.files import write_atomic
-from clteach.learner import Learner, Phase
+from clteach.learner import Learner, Phase, PureGenerator
 from clteach.methods import build, configure, method
 from clteach.seeding import derive, generator
 from clteach.streams import Spec, Stream
@@ -44,6 +44,8 @@ class Run:
             mean of every loss term.
         curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks.
         seconds: time spent in training steps, per task.
+        quality: of a pure generator trained with `quality`: for each of its measures (``fid``, ``precision``, ``recall``,
+            ...) a (T, T) float64 matrix like `accuracy`, NaN for tasks not learned yet.
     """
 
     learner: Learner
@@ -53,6 +55,7 @@ class Run:
     losses: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    quality: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def iterations_per_second(self) -> float:
@@ -97,21 +100,28 @@ class Run:
     def numbers(self) -> dict[str, Any]:
         """All results as plain JSON values; NaN (not evaluated) becomes null."""
         return {
-            "accuracy": [[None if v != v else v for v in row] for row in self.accuracy.tolist()],
+            "accuracy": _rows(self.accuracy),
             "initial": [None if v != v else v for v in self.initial.tolist()],
             "losses": self.losses,
             "curve": self.curve,
             "seconds": self.seconds,
+            "quality": {measure: _rows(matrix) for measure, matrix in self.quality.items()},
         }
 
     def set_numbers(self, numbers: dict[str, Any]) -> None:
         """The inverse of `numbers`."""
-        nan = float("nan")
-        self.accuracy = torch.tensor(
-            [[nan if v is None else v for v in row] for row in numbers["accuracy"]], dtype=torch.float64
-        )
-        self.initial = torch.tensor([nan if v is None else v for v in numbers["initial"]], dtype=torch.float64)
+        self.accuracy = _matrix(numbers["accuracy"])
+        (self.initial,) = _matrix([numbers["initial"]])
         self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
+        self.quality = {measure: _matrix(rows) for measure, rows in numbers.get("quality", {}).items()}
+
+
+def _rows(matrix: Tensor) -> list[list[float | None]]:
+    return [[None if v != v else v for v in row] for row in matrix.tolist()]
+
+
+def _matrix(rows: list[list[float | None]]) -> Tensor:
+    return torch.tensor([[torch.nan if v is None else v for v in row] for row in rows], dtype=torch.float64)
 
 
 def load_learner(path: str | Path) -> Learner:
@@ -147,6 +157,7 @@ def train(
     eval_every: int = 0,
     log_every: int = 50,
     evaluate_on: str = "test",
+    quality: bool = False,
     compile: bool | str = False,
     **settings: Any,
 ) -> Run:
@@ -165,6 +176,8 @@ def train(
         eval_every: steps between evaluations for `Run.curve`; 0: none.
         log_every: steps per window of `Run.losses`.
         evaluate_on: "test", or "valid" (the held-out part of the training data: tune settings on that one).
+        quality: of a pure generator, take all measures of its samples of each task after each task (`Run.quality`); about
+            a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
             pays off in long runs only, mostly on a GPU.
         **settings: fields of the method's Config when `learner` is a name.
@@ -194,6 +207,8 @@ def train(
         raise ConfigError(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
+    if quality and not isinstance(learner, PureGenerator):
+        raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
 
     learner.to(device)
     stream = stream.to(device)
@@ -208,6 +223,7 @@ def train(
         "log_every": log_every,
         "eval_every": eval_every,
         "evaluate_on": evaluate_on,
+        "quality": quality,
     }
     n_tasks = len(stream)
     total = sum(phase.steps for t in range(n_tasks) for phase in learner.phases(t, steps))
@@ -217,12 +233,21 @@ def train(
     at = Position()
     path = None if checkpoint is None else Path(checkpoint)
 
+    held_out = [task.valid if evaluate_on == "valid" and task.valid is not None else task.test for task in stream]
+
     def evaluate() -> list[float]:
         learner.eval()
-        data = [task.valid if evaluate_on == "valid" else task.test for task in stream]
-        accuracies = [learner.evaluate(t, held_out) for t, held_out in enumerate(data) if held_out is not None]
+        accuracies = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
         learner.train()
         return accuracies
+
+    def judge(t: int) -> None:
+        assert isinstance(learner, PureGenerator)
+        learner.eval()
+        for i, data in enumerate(held_out[: t + 1]):
+            for measure, value in learner.quality(i, data).items():
+                run.quality.setdefault(measure, torch.full_like(run.accuracy, torch.nan))[t, i] = value
+        learner.train()
 
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
         if path is not None and path.exists():
@@ -275,6 +300,8 @@ def train(
                 at.next_phase()
             learner.end_task(t, data, generator(seed, "end", t, device=device))
             run.accuracy[t] = torch.tensor(evaluate(), dtype=torch.float64)
+            if quality:
+                judge(t)
             at.next_task()
             if path is not None:
                 _save(path, run, at)

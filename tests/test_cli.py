@@ -331,9 +331,9 @@ def test_run_generators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     options = ["--iters", "2", "--jobs", "1", "--out", str(tmp_path), "--vae-finetune.features", "inputs"]
     assert cli.main(["run", "vae-finetune", *options]) == 0
     out = capsys.readouterr().out
-    assert "average FID" in out and "FID matrices: " in out
+    assert "average FID" in out and "average precision (%)" in out and "FID matrices: " in out
     result = json.loads((tmp_path / "split-digits-class.json").read_text())["results"]["vae-finetune"]
-    assert result["measure"] == "fid" and len(result["fid_matrix"]) == 5
+    assert result["measure"] == "fid" and len(result["fid_matrix"]) == len(result["recall_matrix"]) == 5
     assert (tmp_path / "split-digits-class.png").exists()
 
 

@@ -240,8 +240,12 @@ def test_matrices_of_a_record(tmp_path: Path) -> None:
     several = {"average_accuracy": {"seeds": [0.55, 0.55]}}
     found = results.matrices(written(**several, accuracy_matrices=[one, two]), "class")
     np.testing.assert_allclose(torch.stack(found["own"])[:, 1], [[0.3, 0.8], [0.5, 0.6]])
-    with pytest.raises(DataError, match=r"holds only the mean .* Record it again, `clteach reproduce own`"):
+    with pytest.raises(DataError, match=r"holds no accuracy_matrices: .* To record it again: `clteach reproduce own`"):
         results.matrices(written(**several))
+    (R,) = results.matrices(written(precision_matrix=two), measure="precision")["own"]
+    np.testing.assert_allclose(R, [[0.7, np.nan], [0.5, 0.6]])
+    with pytest.raises(DataError, match="holds no recall_matrix"):
+        results.matrices(written(), measure="recall")
     with pytest.raises(ConfigError, match="unknown scenario 'task'"):
         results.matrices(written(), "task")
 
@@ -547,9 +551,15 @@ def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
         # Lower is better: what was lost is the final FID minus the best one before.
         lost = [float(matrix[4, i] - matrix[i:4, i].min()) for i in range(4)]
         assert result["forgetting"] == pytest.approx(sum(lost) / 4)
+        assert set(result["quality"]) == {"fid", "precision", "recall"}
     summary = summarise(found[:1])
     assert summary["measure"] == "fid" and summary["average_fid"]["mean"] == found[0]["average_fid"]
     assert summary["fid_matrix"] == [[round(v, 6) for v in row] for row in found[0]["fid"]]
+    recall = torch.tensor(found[0]["quality"]["recall"][-1], dtype=torch.float64)
+    assert summary["average_recall"]["mean"] == pytest.approx(float(recall.mean()))
+    assert summary["recall_matrix"][0][1:] == [None] * 4 and "recall_matrices" not in summary
+    both = summarise(found[:1] * 2)["recall_matrices"]
+    np.testing.assert_allclose(both[1][-1], recall, atol=1e-6)
 
 
 def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,6 +576,8 @@ def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert table["mean"].tolist() == [pytest.approx(cell["average_fid"]["mean"]) for cell in record["cells"]]
     assert results.scores(str(path)) == {cell["row"]: cell["average_fid"]["seeds"] for cell in record["cells"]}
     assert "Average FID, lower is better, over all tasks" in results.report(str(path))
+    (recall,) = results.matrices(str(path), measure="recall")["Multiband VAE"]
+    assert float(recall[-1].mean()) == pytest.approx(cell["average_recall"]["mean"], abs=1e-6)
 
 
 def measured(seed: int, steps: int, factor: float = 1.0) -> dict[str, float]:

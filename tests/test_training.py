@@ -262,6 +262,10 @@ def test_run_save_load(tmp_path: Path) -> None:
     assert torch.equal(run.accuracy, loaded.accuracy) and run.config == loaded.config
     assert loaded.seconds == run.seconds and loaded.iterations_per_second == run.iterations_per_second > 0
     assert same_state(run.learner, loaded.learner)
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    del document["quality"]  # older runs have none
+    (tmp_path / "run" / "run.json").write_text(json.dumps(document))
+    assert torch.equal(Run.load(tmp_path / "run").accuracy, run.accuracy)
     (tmp_path / "run" / "run.json").write_text('{"format": 1')
     with pytest.raises(CheckpointError, match=r"run\.json cannot be read"):
         Run.load(tmp_path / "run")
@@ -297,6 +301,7 @@ def test_unwritable_checkpoint(tmp_path: Path) -> None:
         ({"lam": 3}, "finetune has no setting 'lam'"),
         ({"hidden": (0,)}, "at least one unit"),
         ({"lr": 0.0}, "lr > 0"),
+        ({"quality": True}, "finetune is not judged by its samples"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:

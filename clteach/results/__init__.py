@@ -245,25 +245,28 @@ def scores(name: str, scenario: str | None = None) -> dict[str, list[float]]:
     return {cell["row"]: cell[f"average_{cell.get('measure', 'accuracy')}"]["seeds"] for cell in _cells(name, scenario)}
 
 
-def matrices(name: str, scenario: str | None = None) -> dict[str, list[Tensor]]:
+def matrices(name: str, scenario: str | None = None, measure: str | None = None) -> dict[str, list[Tensor]]:
     """{row: accuracy matrices (T, T) in [0, 1], or FIDs, one per seed} of a record, in one scenario (default: its only one).
+
+    With `measure`, the matrices of another one: of generators "precision", "recall" or "inception_score".
 
     Entry [t, i] belongs to task i after learning task t; NaN where it was not measured, and, of several seeds, where i > t.
 
     Raises:
         ConfigError: as `scores`.
-        DataError: of several seeds, the record holds only the mean.
+        DataError: the record lacks them: of this measure, or of its several seeds all but the mean.
     """
     found = {}
     for cell in _cells(name, scenario):
-        measure = cell.get("measure", "accuracy")
-        several = len(cell[f"average_{measure}"]["seeds"]) > 1
-        if several and f"{measure}_matrices" not in cell:
+        own = cell.get("measure", "accuracy")
+        several = len(cell[f"average_{own}"]["seeds"]) > 1
+        key = f"{measure or own}_{'matrices' if several else 'matrix'}"
+        if key not in cell:
             raise DataError(
-                f"{name} holds only the mean of the matrices of its seeds: it is older than clteach.results.matrices. "
-                f"Record it again, `{load(name)['command']}`."
+                f"{name} holds no {key}: it is older than them, or its methods are not measured so. "
+                f"To record it again: `{load(name)['command']}`."
             )
-        seeds = cell[f"{measure}_matrices"] if several else [cell[f"{measure}_matrix"]]
+        seeds = cell[key] if several else [cell[key]]
         found[cell["row"]] = [_tensor(R) for R in seeds]
     return found
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from clteach.checks import quick, tiny, toy_data
-from clteach.generation import feature_classifier, features, frechet_distance
+from clteach.generation import feature_classifier, features, frechet_distance, precision_recall
 from clteach.learner import Phase
 from clteach.methods import METHODS
 from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE, VAEGenerator
 from clteach.seeding import generator
-from clteach.streams import Stream, split
-from clteach.training import train
+from clteach.streams import Data, Stream, split
+from clteach.training import Run, train
 from clteach.vae import bernoulli_nll, kl_standard_normal
 
 
@@ -108,6 +111,58 @@ def test_judged_in_the_features_of_a_lenet(tmp_path, monkeypatch: pytest.MonkeyP
     measures = run.learner.quality(1, test)  # type: ignore[operator]
     assert measures["fid"] == pytest.approx(expected, rel=1e-6)
     assert set(measures) == {"fid", "inception_score", "precision", "recall"}
+
+
+@pytest.mark.parametrize("space", ["lenet", "inputs"])
+def test_matrices_of_all_measures_against_direct_calls(
+    space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLTEACH_DATA", str(tmp_path))
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    options = {"steps": 2, "batch_size": 5, "device": "cpu", "quality": True}
+    learner, after = ReplayVAE(stream.spec, tiny(ReplayVAE, features=space)), []
+    end_task = learner.end_task
+
+    def end_and_keep(t: int, data: Data, rng: torch.Generator) -> None:
+        end_task(t, data, rng)
+        after.append(copy.deepcopy(learner))
+
+    learner.end_task = end_and_keep  # type: ignore[method-assign]
+    run = train(learner, stream, **options)  # type: ignore[arg-type]
+    assert set(run.quality) == {"fid", "precision", "recall"} | ({"inception_score"} if space == "lenet" else set())
+    for t, then in enumerate(after):
+        for i, task in enumerate(stream):
+            found = {measure: float(matrix[t, i]) for measure, matrix in run.quality.items()}
+            if i > t:
+                assert all(math.isnan(value) for value in found.values())
+                continue
+            real = task.test.batch(torch.arange(len(task.test))).x
+            asked = torch.full((len(real),), i)
+            x, y = (
+                then.features(images)
+                for images in (real, then.sample(len(real), generator(0, "evaluate", i), tasks=asked))
+            )
+            both = precision_recall(x, y)
+            assert found["fid"] == pytest.approx(frechet_distance(x, y)) == float(run.accuracy[t, i])
+            assert (found["precision"], found["recall"]) == pytest.approx((both.precision, both.recall))
+    # An interrupted run ends with the same matrices, a saved one brings them back.
+    stopped = ReplayVAE(stream.spec, tiny(ReplayVAE, features=space))
+    begin_phase = stopped.begin_phase
+
+    def stop_at_the_last(t: int, *rest: Any) -> None:
+        if t == 2:
+            raise KeyboardInterrupt
+        begin_phase(t, *rest)
+
+    stopped.begin_phase = stop_at_the_last  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, stream, checkpoint=tmp_path / "own", **options)  # type: ignore[arg-type]
+    again = ReplayVAE(stream.spec, tiny(ReplayVAE, features=space))
+    resumed = train(again, stream, checkpoint=tmp_path / "own", **options)  # type: ignore[arg-type]
+    loaded = Run.load(resumed.save(tmp_path / "run"))
+    for measure, matrix in run.quality.items():
+        for other in (resumed, loaded):
+            torch.testing.assert_close(other.quality[measure], matrix, rtol=0, atol=0, equal_nan=True)
 
 
 def test_replay_keeps_what_finetuning_forgets() -> None:
