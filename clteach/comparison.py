@@ -110,8 +110,8 @@ def collected(stream: str) -> pd.DataFrame:
     """All recorded accuracies on one stream, whichever records they stand in: one line per row, scenario and preset.
 
     Where records overlap, the longer run counts: a full one before a shortened one, then the one with more seeds. Left out
-    are sweeps over one setting, variants of one method, and recipes that train for fewer steps than their preset's on
-    purpose.
+    are sweeps over one setting, variants of one method, recipes that train for fewer steps than their preset's on purpose,
+    and cells with another number of tasks than their preset's.
 
     Args:
         stream: its name, as in "split-digits"; of a data set in `clteach.data.NAMES`.
@@ -127,11 +127,13 @@ def collected(stream: str) -> pd.DataFrame:
         record = results.load(name)
         if record.get("stream", {}).get("name") != stream or record.get("axis"):
             continue
-        steps = presets.column(record["preset"], stream).steps
-        if not record["shortened"] and record["steps"] != steps:
+        column = presets.column(record["preset"], stream)
+        if not record["shortened"] and record["steps"] != column.steps:
             continue
         for cell in record["cells"]:
             if cell.get("measure", "accuracy") != "accuracy":
+                continue
+            if {**column.stream, **cell.get("stream", {})}.get("tasks") != column.stream.get("tasks"):
                 continue
             line = _line(name, record, cell)
             key = (record["preset"], cell["row"], cell["scenario"])

@@ -104,8 +104,8 @@ def reproduce(
 ) -> Path:
     """Run a recipe and write its record, ``out/NAME.json``; an interrupted one continues.
 
-    Fewer steps or permutations than the recipe has, or fewer than 3 seeds, make a shortened run: its record is named so,
-    and its numbers are not judged against the published ones.
+    Fewer steps or permutations than the recipe has, or fewer seeds than its own or 3, make a shortened run: its record is
+    named so, and its numbers are not judged against the published ones.
 
     Args:
         name: one of `RECIPES`.

@@ -98,7 +98,7 @@ class Reproduce(Processes):
     preset: str | None = None
     """whose settings and published numbers; None: the recipe's first"""
     seeds: int | None = None
-    """number of seeds; None: the recipe's. Fewer than 3 make a shortened run"""
+    """number of seeds; None: the recipe's. Fewer than these and than 3 make a shortened run"""
     iters: int | None = None
     """training steps per task; None: the preset's. Fewer make a shortened run"""
     tasks: int | None = None

@@ -357,9 +357,26 @@ def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "| 50.0 ± 1.0 |" in lines[-1] and "| – |" in lines[2]
     agreeing = int(record["cells"][2]["verdict"] == "agrees")
     assert f"{agreeing} of 1 published cells agree" in results.report(str(path))
+    assert "weak evidence" not in results.report(str(path))
     assert results.scores(str(path), "class") == {"None": record["cells"][2]["average_accuracy"]["seeds"]}
     with pytest.raises(ConfigError, match="unknown scenario 'None'"):
         results.scores(str(path))
+
+
+@pytest.mark.usefixtures("small_recipe")
+@pytest.mark.parametrize("own", [1, 2, 5])
+def test_one_seed_is_judged_only_where_the_recipe_has_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int
+) -> None:
+    monkeypatch.setitem(experiments.RECIPES, "split-digits", replace(experiments.RECIPES["split-digits"], seeds=own))
+    digits = experiments.presets.PRESETS["digits"]
+    quick = {**digits.columns, "split-digits": replace(digits.columns["split-digits"], steps=1)}
+    monkeypatch.setitem(experiments.presets.PRESETS, "digits", replace(digits, columns=quick))
+    path = reproduce("split-digits", tmp_path, seeds=1, device="cpu", n_jobs=1)
+    record, report = results.load(str(path)), results.report(str(path))
+    assert record["shortened"] == ("A shortened run" in report) == (own > 1)
+    judged = own == 1
+    assert (record["cells"][2]["verdict"] != "withheld") == ("so a verdict is weak evidence" in report) == judged
 
 
 def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(

@@ -210,7 +210,8 @@ def report(name: str) -> str:
     if record["shortened"]:
         parts.append("**A shortened run**: fewer steps, seeds or tasks than the paper's, so no verdict is given.")
     elif judged:
-        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.")
+        alone = " With one seed the spread is not known and counts as 0, so a verdict is weak evidence." * (n == 1)
+        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.{alone}")
     if "measures" not in record and (table(name)["verdict"] == "recalled").any():
         parts.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
     if record["deviations"]:
