@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clteach import presets
+from clteach import presets, results
 from clteach.errors import ConfigError
 from clteach.methods import METHODS, configure
 from clteach.presets import PRESETS, ROWS, Row, by, column, default_preset
@@ -85,10 +85,13 @@ def test_published_tables_fit_the_presets() -> None:
         for name, table in columns.items():
             assert stream in PRESETS[name].columns
             assert table["source"]
-            for row, cells in table["rows"].items():
+            recalled = table.get("recalled", {})
+            for row, cells in [*table["rows"].items(), *recalled.items()]:
                 assert cells and set(cells) <= set(SCENARIOS), row
                 for numbers in cells.values():
                     assert numbers is None or (0 < numbers[0] <= 100 and (numbers[1] is None or 0 < numbers[1] < 5))
+            for row, cells in recalled.items():  # a number is looked up or recalled, not both
+                assert None not in cells.values() and not set(cells) & set(table["rows"].get(row, {}))
 
 
 def test_published_numbers() -> None:
@@ -107,6 +110,16 @@ def test_recalled_numbers_are_asked_for_by_name() -> None:
     number = published(*where, recalled=True)
     assert number is not None and number["mean"] == 89.59 and "not verified" in number["source"]
     assert published("split-mnist", "2018", "DGR", "class", recalled=True) is None  # that one is known
+    known, not_known = ("permuted-mnist", "2019", "None", "class"), ("permuted-mnist", "2019", "SI", "class")
+    assert published(*known) and published(*known, recalled=True) is None
+    assert published(*not_known, recalled=True) and published(*not_known) is None
+
+
+def test_what_the_paper_has_is_not_called_unpublished() -> None:
+    table = results.table("split_mnist_2022").set_index(["row", "scenario"])["verdict"]
+    assert table["SI", "class"] == "not known here"  # null in published.json
+    assert table["SI + XdG", "task"] == "not published"
+    assert table["A-GEM", "class"] in ("agrees", "differs")
 
 
 def test_rows_are_methods_with_real_settings() -> None:

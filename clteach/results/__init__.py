@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from math import isnan, nan
 from pathlib import Path
@@ -75,11 +76,17 @@ def published(stream: str, preset: str, row: str, scenario: str, recalled: bool 
 
     With `recalled`, one that nobody has looked up in the paper: shown with a question mark, never judged by.
     """
-    column = _published().get(stream, {}).get(preset)
-    if column is None or column.get("recalled", False) != recalled:
+    column = _published().get(stream, {}).get(preset, {})
+    numbers = column.get("recalled" if recalled else "rows", {}).get(row, {}).get(scenario)
+    if numbers is None:
         return None
-    numbers = column["rows"].get(row, {}).get(scenario)
-    return None if numbers is None else {"mean": numbers[0], "sem": numbers[1], "source": column["source"]}
+    return {"mean": numbers[0], "sem": numbers[1], "source": column["source"] + "; recalled, not verified" * recalled}
+
+
+def _in_the_paper(record: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+    """Whether the paper has a number for the cell, known here or not."""
+    column = _published().get(record["stream"]["name"], {}).get(record["preset"], {})
+    return cell["scenario"] in column.get("rows", {}).get(cell["row"], {})
 
 
 @cache
@@ -92,8 +99,9 @@ def table(name: str) -> pd.DataFrame:
     """A record as a table, one line per row and scenario; accuracies and differences in percent (points), FID as it is.
 
     Returns:
-        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict ("recalled": see `published`). Of a
-        study: row, and for each measure its mean and its SEM ("NAME sem").
+        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict ("recalled": see `published`; "not
+        known here": the paper has a number that the package has not). Of a study: row, and for each measure its mean and
+        its SEM ("NAME sem").
     """
     record, lines = load(name), []
     if "measures" in record:
@@ -110,6 +118,8 @@ def table(name: str) -> pd.DataFrame:
         guess = published(record["stream"]["name"], record["preset"], cell["row"], cell["scenario"], recalled=True)
         if guess is not None and "stream" not in cell:  # a row on a stream of its own is another experiment
             paper, difference, verdict = guess, factor * ours["mean"] - guess["mean"], "recalled"
+        elif verdict == "not published" and "stream" not in cell and _in_the_paper(record, cell):
+            verdict = "not known here"
         lines.append(
             {
                 "row": cell["row"],
