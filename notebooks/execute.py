@@ -26,6 +26,7 @@ from nbclient.exceptions import (
     CellTimeoutError,
     DeadKernelError,
 )
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from clteach.exercises import course
@@ -95,13 +96,14 @@ def write_exercises(notebook: NotebookNode, name: str) -> None:
     notebook.cells = cells[: headings[0] + 1] + written + cells[headings[0] + 1 :]
 
 
-def drop_progress(notebook: NotebookNode, name: str) -> None:
-    """Remove progress bars from the outputs. Anything else on stderr is a warning, and a chapter has none."""
+def tidy_streams(notebook: NotebookNode, name: str) -> None:
+    """Remove progress bars and join what was printed. Anything else on stderr is a warning, and a chapter has none."""
     for number, cell in enumerate(notebook.cells, start=1):
         for output in [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]:
             if not re.search(r"\r|\d+%\|", output.text):
                 raise ChapterError(f"{name}, cell {number} wrote to stderr; mend its cause:\n{output.text.strip()}")
             cell.outputs.remove(output)
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # the kernel cuts what is printed by the clock
 
 
 def to_text(notebook: NotebookNode) -> str:
@@ -144,7 +146,7 @@ def execute(path: Path, size: str) -> str:
         raise ChapterError(f"{problem}\n{error}") from error
     except (CellExecutionError, DeadKernelError) as error:
         raise ChapterError(f"{path.name}: {error}") from error
-    drop_progress(notebook, path.name)
+    tidy_streams(notebook, path.name)
     stamp(notebook, path.name)
     nbformat.validate(notebook)
     return to_text(notebook)
@@ -175,6 +177,7 @@ def execute_exercises(path: Path) -> str:
                 output.execution_count = count
     if widgets:
         notebook.metadata["widgets"] = widgets
+    tidy_streams(notebook, path.name)
     stamp(notebook, path.name)
     nbformat.validate(notebook)
     return to_text(notebook)

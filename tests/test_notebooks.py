@@ -100,13 +100,15 @@ def test_two_executions_give_the_same_file(tmp_path: Path) -> None:
         tmp_path / "chapter.ipynb",
         "import sys, ipywidgets\nprint('  50%|#####     | 1/2\\r', file=sys.stderr)\n1 + 1",
         "slider = ipywidgets.IntSlider()\nipywidgets.VBox([slider])",
+        "import time\nprint('slowly')\ntime.sleep(0.5)\nprint('printed')\ndisplay(0)\nprint('after')",
     )
     first = execute.execute(path, "quick")
     assert first == execute.execute(path, "quick")
 
     notebook: NotebookNode = nbformat.reads(first, as_version=4)
-    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3]
     assert [output.output_type for output in notebook.cells[1].outputs] == ["execute_result"]
+    assert [output.get("text") for output in notebook.cells[3].outputs] == ["slowly\nprinted\n", None, "after\n"]
     assert "widgets" in notebook.metadata
     assert execute.colab_badge("chapter.ipynb") in notebook.cells[0].source
     path.write_text(first, encoding="utf-8")
