@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"clteach: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("clteach: stopped. The same command resumes from the checkpoints.", file=sys.stderr)
+        trains = args[:1] in (["run"], ["sweep"], ["reproduce"])
+        same = "The same command, without --fresh," if "--fresh" in args else "The same command"
+        print(f"clteach: stopped.{f' {same} resumes from the checkpoints.' * trains}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("CLTEACH_DEBUG"):

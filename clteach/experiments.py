@@ -25,7 +25,7 @@ import clteach
 from clteach import presets
 from clteach.errors import ConfigError, unknown
 from clteach.features import trained
-from clteach.jobs import Job, Result, code, run_jobs, write_json
+from clteach.jobs import Job, Result, check_writable, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
 from clteach.provenance import checkout, in_turn, machine, together
@@ -126,6 +126,10 @@ def reproduce(
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
+        if preset is not None or device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"preset={preset!r}, device={device!r}: {name} has no presets and runs on the CPU. Leave both out."
+            )
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
         raise unknown(f"preset of {name}", str(preset), recipe.presets)
@@ -225,6 +229,9 @@ def _reproduce_study(
     steps = study.steps if iters is None else iters
     if n_seeds < 1 or steps < 1:
         raise ConfigError(f"{n_seeds} seeds, {steps} steps: expected at least one of each.")
+    if n_jobs is not None and n_jobs < 1:
+        raise ConfigError(f"{n_jobs} processes: expected at least one.")
+    check_writable(out)
     started, commit = time.perf_counter(), checkout()
     files, todo = [], []
     for row, seed in itertools.product(study.rows.values(), range(n_seeds)):

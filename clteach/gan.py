@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from clteach.errors import ConfigError
 from clteach.learner import GeneratorConfig, Losses, adam, constant, total
 from clteach.nets import mlp
 from clteach.seeding import generator
@@ -35,6 +36,14 @@ class GANConfig(GeneratorConfig):
     """Adam's learning rate for the critic; None: as for the generator"""
     beta1: float = 0.5
     """Adam's decay of the mean gradient: two players chase each other, so an old gradient misleads"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.critic_lr is None or self.critic_lr > 0) or not 0 <= self.beta1 < 1:
+            raise ConfigError(
+                f"critic_lr={self.critic_lr}, beta1={self.beta1}: expected a learning rate > 0 (None: as for the generator) "
+                "and a decay in [0, 1)."
+            )
 
 
 def told(x: Tensor, c: Tensor | None) -> Tensor:

@@ -234,9 +234,9 @@ _trained: dict[str, LeNet] = {}
 def feature_classifier(stream: Stream) -> LeNet:
     """The LeNet in whose features generators on this stream are judged, trained once per data set and then kept.
 
-    It depends on the data set alone: not on how a stream cuts it into tasks, orders its classes or holds images out (it
-    learns from these too, so that one space serves all seeds). Kept in memory and as a file in the data folder; where the
-    folder cannot be written it is trained again, with the same result.
+    It depends on the images alone: not on how a stream cuts them into tasks, orders its classes or holds images out (it
+    learns from these too, so that one space serves all seeds; but the images of permuted streams differ by seed). Kept in
+    memory and as a file in the data folder; where the folder cannot be written it is trained again, with the same result.
 
     Args:
         stream: a class-incremental stream of images.
@@ -252,7 +252,7 @@ def feature_classifier(stream: Stream) -> LeNet:
         )
     data = _whole(stream)
     digest = hashlib.sha256(repr((stream.name.partition("-")[2], STEPS, EPOCHS, BATCH, LR)).encode())
-    for tensor in (data.x, data.rows, data.y):
+    for tensor in (data.x, data.rows, data.y, *([] if data.pixels is None else [data.pixels])):
         digest.update(tensor.cpu().numpy().data)
     key = digest.hexdigest()[:16]
     if key not in _trained:

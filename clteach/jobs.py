@@ -102,7 +102,7 @@ def run_jobs(
         backend: "loky" (processes of this machine), or "dask" or "ray" (a cluster; its machines should share `out`).
         address: address of the cluster's scheduler; None: a cluster on this machine.
         keep: also keep the trained models, for `clteach.training.Run.load`.
-        fresh: train again what is finished already.
+        fresh: start every run anew, instead of reading back what is finished and resuming what is not.
         show: show the progress; None: where stderr is a terminal.
 
     Returns:
@@ -116,7 +116,7 @@ def run_jobs(
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     out = Path(out).absolute()  # workers may start in another folder
-    _check_writable(out)
+    check_writable(out)
     plans = _plan(jobs, out)
     if fresh:
         for plan in plans:
@@ -337,7 +337,8 @@ def _read(folder: Path) -> Result | None:
     return result
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
+    """ClteachError unless files can be written into this folder; it is made if need be."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

@@ -24,17 +24,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
-from clteach.errors import ConfigError
+from clteach.errors import ConfigError, unknown
 from clteach.generation import feature_classifier, features, frechet_distance, precision_recall, quality
 from clteach.nets import LeNet, mlp
-from clteach.seeding import generator, seeded
+from clteach.seeding import generator, seeded, whole_seed
 from clteach.streams import Batch, Data, Spec, Stream
 
 Noise = Mapping[str, Tensor]
@@ -67,8 +67,20 @@ class Config:
     """forget Adam's moments at the start of every task"""
 
     def __post_init__(self) -> None:
-        if any(units < 1 for units in self.hidden) or not self.lr > 0:
-            raise ConfigError(f"hidden={self.hidden}, lr={self.lr}: expected layers of at least one unit and lr > 0.")
+        for name, names in choices(type(self)).items():
+            if getattr(self, name) not in names:
+                raise unknown(f"value of {name}", str(getattr(self, name)), names)
+        for name, units in vars(self).items():
+            layers = name.endswith("hidden") and units is not None
+            if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
+                raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
+        if not self.lr > 0:
+            raise ConfigError(f"lr={self.lr}: expected lr > 0.")
+
+
+def choices(config: type[Config]) -> dict[str, tuple[str, ...]]:
+    """The settings that choose between names, and the names: what is annotated `Literal`."""
+    return {name: get_args(hint) for name, hint in get_type_hints(config).items() if get_origin(hint) is Literal}
 
 
 class Quadratic(nn.Module):
@@ -222,7 +234,7 @@ class Learner(nn.Module):
         cfg = self.Config() if cfg is None else cfg
         if not isinstance(cfg, self.Config):
             raise ConfigError(f"{self.name} got settings of type {type(cfg).__name__}, expected {self.name}'s Config.")
-        self.spec, self.seed = spec, seed
+        self.spec, self.seed = spec, whole_seed(seed)
         self.cfg: Any = cfg
         self.t = -1  # the task being learned; -1: none yet
         self.phase: Phase | None = None
@@ -441,9 +453,19 @@ class PureGenerator(Generator):
         return {"fid": frechet_distance(x, y), **precision_recall(x, y)._asdict()}
 
     def judged(self, t: int, data: Data) -> Tensor:
-        """(N, *shape) samples of task t, as many as there are data."""
+        """(N, *shape) samples of task t, as many as there are data.
+
+        Raises:
+            ConfigError: samples that are no numbers: training diverged.
+        """
         rng = generator(self.seed, "evaluate", t, device=data.device)
-        return self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
+        samples = self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
+        if not bool(samples.isfinite().all()):
+            raise ConfigError(
+                f"{self.name}, seed {self.seed}: training diverged, the samples of task {t + 1} are not finite. Expected "
+                f"numbers: choose a smaller learning rate than lr={self.cfg.lr}."
+            )
+        return samples
 
     @torch.no_grad()
     def sample(

@@ -36,7 +36,7 @@ class Processes:
     jobs: int | None = None
     """processes, one thread each; None: one per core, at most 4 on a GPU"""
     fresh: bool = False
-    """repeat runs that are finished, instead of reading them back"""
+    """start every run anew: read nothing back and resume nothing"""
 
 
 @dataclass

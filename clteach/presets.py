@@ -401,11 +401,16 @@ PRESETS: dict[str, Preset] = {
                     "si-xdg": {"c": 10.0, "share": 0.6},
                     "lwf": {"weighting": "sum"},
                     "generative-replay": {"targets": "hard"},
+                    "brain-inspired-replay": {"squared": False},
                 },
             ),
         },
         notes=(
             ("online EWC is not in the paper: on split MNIST it has the method's default strength", ("online-ewc",)),
+            (
+                "on permuted MNIST BI-R gates the method's default share of units: the paper's is not known here",
+                ("brain-inspired-replay",),
+            ),
         ),
         without=("DGR + distillation", "RtF"),
     ),

@@ -6,10 +6,13 @@ That is what makes a resumed run bit-identical to an uninterrupted one, and one 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from clteach.errors import ConfigError
 
 
 def derive(seed: int, *path: int | str) -> int:
@@ -17,8 +20,23 @@ def derive(seed: int, *path: int | str) -> int:
 
     A hash rather than a sum, so that neighbouring addresses give unrelated streams.
     """
-    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr((operator.index(seed), *path)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def whole_seed(seed: int) -> int:
+    """The seed as Python's own whole number, whatever kind of whole number it is: NumPy's cannot be written as JSON.
+
+    Raises:
+        ConfigError: no whole number of 0 or more.
+    """
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        value = -1
+    if value < 0:
+        raise ConfigError(f"seed={seed!r}: expected a whole number of 0 or more.")
+    return value
 
 
 def generator(seed: int, *path: int | str, device: torch.device | str = "cpu") -> torch.Generator:

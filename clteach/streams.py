@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from clteach.data import NAMES, Dataset, as_floats, data_folder, load
 from clteach.errors import ConfigError, DataError, unknown
+from clteach.seeding import whole_seed
 
 SCENARIOS = ("task", "domain", "class")
 
@@ -249,7 +250,7 @@ def split(
         DataError: a task has no training or test samples.
     """
     n_classes = dataset.n_classes
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_seed(seed))
     if classes is None:
         order = _class_order(class_order, n_classes, rng)
         n_tasks = 5 if tasks is None else tasks
@@ -323,7 +324,7 @@ def permuted(
     if pad:
         padding = (pad, pad, pad, pad)
         dataset = replace(dataset, x_train=F.pad(dataset.x_train, padding), x_test=F.pad(dataset.x_test, padding))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_seed(seed))
     n_pixels = int(np.prod(dataset.shape))
     pixels = torch.from_numpy(np.stack([rng.permutation(n_pixels) for _ in range(tasks)]))
     n = dataset.n_classes
@@ -348,8 +349,8 @@ def dirichlet(
     r"""Spread every class over the tasks with random shares (Deja et al. 2022): no clean borders between tasks.
 
     For every class c the shares of the tasks are drawn once, p_c ~ Dir(alpha / T, ..., alpha / T), and its training and
-    test samples are dealt out by them; every sample is used exactly once. Draws that leave a task without training or
-    test samples are repeated. Small alpha: almost a class split; large alpha: almost equal tasks.
+    test samples are dealt out by them; every sample is used exactly once. Draws that leave a task without training, test or
+    (if asked for) validation samples are repeated. Small alpha: almost a class split; large alpha: almost equal tasks.
 
     Args:
         dataset: the data.
@@ -364,8 +365,15 @@ def dirichlet(
     """
     if tasks < 1 or not alpha > 0:
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
+
+    def enough(parts: list[Tensor]) -> bool:
+        """Are there training samples in a task of these classes, and held-out ones if any are asked for?"""
+        total = sum(map(len, parts))
+        if not 0 < validation < 1:  # nothing is held out, or `_build` refuses
+            return total > 0
+        return 0 < sum(round(validation * len(rows)) for rows in parts) < total
 
     def deal(labels: Tensor, shares: np.ndarray) -> list[list[Tensor]]:
         groups: list[list[Tensor]] = [[] for _ in range(tasks)]
@@ -379,12 +387,12 @@ def dirichlet(
     for _ in range(1000):
         shares = rng.dirichlet(np.full(tasks, alpha / tasks), size=n)  # (classes, tasks)
         train, test = deal(dataset.y_train, shares), deal(dataset.y_test, shares)
-        if all(sum(map(len, parts)) for parts in train + test):
+        if all(enough(parts) for parts in train) and all(sum(map(len, parts)) for parts in test):
             break
     else:
         raise ConfigError(
-            f"alpha={alpha} with {tasks} tasks leaves a task of {dataset.name!r} empty in each of 1000 draws. "
-            "Choose a larger alpha or fewer tasks."
+            f"alpha={alpha} with {tasks} tasks leaves a task of {dataset.name!r} without training, test or validation "
+            "samples in each of 1000 draws. Choose a larger alpha or fewer tasks."
         )
     present = [[c for c in range(n) if len(train[t][c]) or len(test[t][c])] for t in range(tasks)]
     if scenario == "class":

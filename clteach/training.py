@@ -23,7 +23,7 @@ from clteach.errors import CheckpointError, ConfigError
 from clteach.files import write_atomic
 from clteach.learner import Learner, Phase, PureGenerator
 from clteach.methods import build, configure, method
-from clteach.seeding import derive, generator
+from clteach.seeding import derive, generator, whole_seed
 from clteach.streams import Spec, Stream
 
 Report = Callable[[int, int, str], None]
@@ -189,7 +189,7 @@ def train(
         ConfigError: arguments that cannot work.
         CheckpointError: `checkpoint` is damaged or belongs to another experiment.
     """
-    device = resolve_device(device)
+    device, seed = resolve_device(device), whole_seed(seed)
     if steps < 1 or batch_size < 1 or checkpoint_every < 1 or log_every < 1 or eval_every < 0:
         raise ConfigError(
             f"steps={steps}, batch_size={batch_size}, checkpoint_every={checkpoint_every}, log_every={log_every}, "

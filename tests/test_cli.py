@@ -289,6 +289,11 @@ def test_ctrl_c_says_that_the_command_resumes(clteach: Command, monkeypatch: pyt
     said = clteach("run", "finetune", *TINY)
     assert said.code == 130
     assert said.err == "clteach: stopped. The same command resumes from the checkpoints.\n"
+    # --fresh would begin again
+    said = clteach("run", "finetune", *TINY, "--fresh")
+    assert said.err == "clteach: stopped. The same command, without --fresh, resumes from the checkpoints.\n"
+    monkeypatch.setattr(cli, "show_lists", stop)  # nothing to resume
+    assert clteach("list") == Said(130, "", "clteach: stopped.\n")
 
 
 def test_an_unexpected_error_is_one_line(clteach: Command, monkeypatch: pytest.MonkeyPatch) -> None:

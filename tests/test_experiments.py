@@ -622,6 +622,22 @@ def test_a_study_is_recorded_with_its_measures(tmp_path: Path, monkeypatch: pyte
     assert results.markdown(str(path)) in report and "7 steps," in report and "* odd" in report and "made up" in report
 
 
+def test_what_a_study_cannot_do_is_refused_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    (tmp_path / "file").touch()
+    for bad, words in (
+        ({"preset": "2022"}, "no presets"),
+        ({"device": "cuda"}, "runs on the CPU"),
+        ({"n_jobs": 0}, "0 processes"),
+        ({"seeds": 0}, "0 seeds"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            reproduce("odd", tmp_path, **bad)  # type: ignore[arg-type]
+    with pytest.raises(ClteachError, match="cannot write into"):
+        reproduce("odd", tmp_path / "file")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
     path = reproduce("odd", tmp_path, seeds=2, iters=3, n_jobs=1)

@@ -20,8 +20,9 @@ from clteach.generation import (
     precision_recall_curve,
     quality,
 )
+from clteach.methods import build
 from clteach.seeding import generator
-from clteach.streams import dirichlet, split
+from clteach.streams import dirichlet, permuted, split
 
 
 def whitened(n: int, d: int) -> torch.Tensor:
@@ -193,6 +194,12 @@ def test_the_classifier_depends_on_the_data_set_alone(folder) -> None:  # type: 
     assert feature_classifier(split(toy_data(seed=1), "class", tasks=2)) is not first
 
 
+def test_permuted_images_have_a_classifier_of_their_own(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(generation, "fit", lambda net, data: None)  # which one is asked for, not what it has learned
+    one, again, other = (permuted(toy_data(), "class", tasks=2, pad=0, seed=seed) for seed in (0, 0, 1))
+    assert feature_classifier(one) is feature_classifier(again) is not feature_classifier(other)
+
+
 def test_the_classifier_is_read_back_or_trained_again_alike(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     stream = split(toy_data(), "class", tasks=2)
     first = feature_classifier(stream).state_dict()
@@ -222,3 +229,13 @@ def test_the_classifier_knows_digits(folder) -> None:  # type: ignore[no-untyped
     assert real["fid"] < 0.2 * noise["fid"]
     assert real["precision"] > 0.8 > noise["precision"] and real["recall"] > 0.8 > noise["recall"]
     assert real["inception_score"] > 7 > noise["inception_score"]
+
+
+def test_a_generator_that_diverged_says_so(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    stream = split(toy_data(), "class", tasks=2)
+    learner = build("vae-replay", stream.spec, features="inputs", hidden=(8,), lr=0.5, seed=3)
+    monkeypatch.setattr(
+        type(learner), "dream", lambda self, tasks, rng: torch.full((len(tasks), *stream.spec.shape), torch.nan)
+    )
+    with pytest.raises(ConfigError, match=r"vae-replay, seed 3: training diverged, .* task 2 .*lr=0\.5"):
+        learner.evaluate(1, stream[1].test)

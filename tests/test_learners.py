@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from clteach.checks import CHECKS, check_learner, check_scenarios, quick, same_state, tiny, toy_data
-from clteach.learner import Classifier, Learner, Losses, Noise, Quadratic
+from clteach.errors import ConfigError
+from clteach.learner import Classifier, Learner, Losses, Noise, Quadratic, choices
 from clteach.methods import METHODS
 from clteach.streams import SCENARIOS, Batch, split
 
@@ -26,6 +28,21 @@ def test_scenarios_and_description(name: str) -> None:
     check_scenarios(METHODS[name])
     assert METHODS[name].summary
     assert METHODS[name].__doc__
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_that_choose_between_names_or_count_units_are_checked(name: str) -> None:
+    cls = METHODS[name]
+    for setting, names in choices(cls.Config).items():
+        if (name, setting) != ("brain-inspired-replay", "replay_model"):
+            with pytest.raises(ConfigError, match=rf"{setting}.*{names[0]}"):
+                cls.Config(**{setting: names[0] + "s"})
+    layers = [field.name for field in dataclasses.fields(cls.Config) if field.name.endswith("hidden")]
+    assert "hidden" in layers
+    for setting in layers:
+        for bad in ((4, 0), (-1,), 7):
+            with pytest.raises(ConfigError, match=f"{setting}=.*at least one unit"):
+                cls.Config(**{setting: bad})
 
 
 # λ = 0 (or its like) must be the method without the penalty, to the last bit: the penalty adds 0 and draws nothing.

@@ -47,6 +47,11 @@ def test_active_units_differ_between_the_papers() -> None:
     }
 
 
+def test_brain_inspired_replay_has_no_temperature_squared_in_2022() -> None:
+    for stream in ("split-mnist", "permuted-mnist"):
+        assert column("2022", stream).settings("brain-inspired-replay", "class")["squared"] is False
+
+
 def test_default_presets() -> None:
     assert default_preset("split-digits") == default_preset("dirichlet-digits") == "digits"
     assert default_preset("split-mnist") == default_preset("permuted-mnist") == "2022"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -179,3 +182,20 @@ def test_digits() -> None:
         (1, 8, 8), 5, 10, "class", ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9)), "seen"
     )
     assert sum(len(t.train) + len(t.test) for t in stream) == 1797
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_dirichlet_holds_something_out_in_every_task(seed: int) -> None:
+    data = toy_data(n_classes=5, n=20)
+    stream = dirichlet(data, "class", tasks=6, alpha=0.5, validation=0.2, seed=seed)
+    assert all(len(task.train) and len(task.test) and task.valid is not None and len(task.valid) for task in stream)
+
+
+@pytest.mark.parametrize("make", [split, permuted, dirichlet])
+def test_a_seed_is_any_whole_number_of_0_or_more(make: Any) -> None:
+    data, settings = toy_data(n_classes=4, n=30), {"tasks": 2}
+    plain, numpy = (make(data, "class", seed=seed, **settings) for seed in (3, np.arange(4)[3]))
+    assert plain.fingerprint == numpy.fingerprint
+    for bad in (-1, 1.5, None):
+        with pytest.raises(ConfigError, match=r"seed=.* whole number of 0 or more"):
+            make(data, "class", seed=bad, **settings)

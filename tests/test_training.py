@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,14 @@ def test_seeds_are_addresses() -> None:
         assert torch.equal(torch.nn.Linear(3, 3).weight, first)
     assert torch.equal(before, torch.get_rng_state())
     assert torch.rand(1, generator=generator(1, "x")) == torch.rand(1, generator=generator(1, "x"))
+
+
+def test_a_numpy_seed_is_the_same_seed() -> None:
+    stream = split(toy_data(), "class", tasks=2)
+    runs = [train("finetune", stream, steps=3, seed=seed, device="cpu", hidden=(8,)) for seed in (2, np.arange(3)[2])]
+    assert runs[0].config == runs[1].config and same_state(runs[0].learner, runs[1].learner)
+    with pytest.raises(ConfigError, match=r"seed=0\.5: expected a whole number"):
+        train("finetune", stream, steps=3, seed=0.5)  # type: ignore[arg-type]
 
 
 def test_finetuning_equals_a_bare_loop() -> None:

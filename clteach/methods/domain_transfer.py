@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.data import Dataset
+from clteach.data import Dataset, as_floats
 from clteach.errors import unknown
 from clteach.learner import adam
 from clteach.methods.ebgan import energy, hinge
@@ -168,7 +168,7 @@ def transfer(dataset: Dataset, shift: str, method: str, seed: int, steps: int, *
         Accuracy in [0, 1] on the shifted test images.
     """
     rng = generator(seed, "transfer", shift)
-    x, x_test = dataset.x_train.float() / 255, dataset.x_test.float() / 255
+    x, x_test = as_floats(dataset.x_train), as_floats(dataset.x_test)
     source = Domain(x.expand(-1, 3, -1, -1), dataset.y_train)
     target = Domain(shifted(x, shift, rng), dataset.y_train)
     net = adapt(source, target, method, rng, steps, seed, **settings)

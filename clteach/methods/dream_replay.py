@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from clteach import learner
-from clteach.errors import ConfigError, unknown
+from clteach.errors import ConfigError
 from clteach.learner import Classifier, Generator, Losses, Noise, Phase, PureGenerator, frozen_copy, refresh
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
@@ -64,8 +64,6 @@ class DreamReplay(Classifier, Generator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.replay_model not in GENERATORS:
-                raise unknown("replay_model of dream-replay", self.replay_model, GENERATORS)
             counts = [n for n in (self.replay_batch, self.generator_steps) if n is not None]
             if not self.temperature > 0 or any(n < 1 for n in counts):
                 raise ConfigError(
@@ -112,10 +110,10 @@ class DreamReplay(Classifier, Generator):
         if phase.name == self.phases(t, 1)[0].name:  # the first of the task
             refresh(self.old_net, self.net)
             refresh(self.old_generator, self.generator)
+        if self.dreaming:
             if self.generator.cfg.fresh_optimizer:
                 for opt in self.generator.opts.values():
                     opt.state.clear()
-        if self.dreaming:
             self.generator.begin_phase(t, phase._replace(name=phase.name.removeprefix(DREAMS)), data, rng)
 
     @torch.no_grad()

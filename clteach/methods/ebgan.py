@@ -45,9 +45,6 @@ from clteach.nets import mlp
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 
-OBJECTIVES = ("ebgan", "gan")
-PASTS = ("replay", "alignment")
-
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:
     """(B,) the energy of inputs x (B, *shape) whose reconstructions are (B, P), in the units of x; ≥ 0.
@@ -154,10 +151,6 @@ class EBGAN(PureGenerator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.objective not in OBJECTIVES:
-                raise ConfigError(f"ebgan: objective={self.objective!r}: expected {' or '.join(OBJECTIVES)}.")
-            if self.past not in PASTS:
-                raise ConfigError(f"ebgan: past={self.past!r}: expected {' or '.join(PASTS)}.")
             negative = any(m is not None and m < 0 for m in (self.margin, self.margin_end))
             if self.margin == 0 or negative or self.pull_away < 0 or self.z < 1 or self.code < 1:
                 raise ConfigError(

@@ -53,6 +53,8 @@ class EWC(Classifier):
             super().__post_init__()
             if not self.lam >= 0:
                 raise ConfigError(f"ewc: lam={self.lam}, expected a strength ≥ 0.")
+            if self.fisher_samples is not None and self.fisher_samples < 1:
+                raise ConfigError(f"ewc: fisher_samples={self.fisher_samples}, expected at least 1, or None for all.")
 
     penalty: Quadratic
 

@@ -33,14 +33,12 @@ import torch
 from torch import Tensor
 
 from clteach import learner
-from clteach.errors import ConfigError, unknown
+from clteach.errors import ConfigError
 from clteach.learner import Classifier, Generator, Learner, Losses, Noise, Phase, adam, frozen_copy, refresh
 from clteach.replay import imitation_loss, put, room, take
 from clteach.seeding import seeded
 from clteach.streams import Batch, Data, Spec
 from clteach.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
-
-REPLAY_MODELS = ("vae", "multiband-vae", "ebgan", "hypernetwork")
 
 
 class GenerativeReplay(Classifier, Generator):
@@ -79,8 +77,6 @@ class GenerativeReplay(Classifier, Generator):
                     f"generative-replay: temperature={self.temperature}, z={self.z}, replay_batch={self.replay_batch}: "
                     "expected a temperature > 0, at least one latent dimension and at least one replayed sample."
                 )
-            if self.replay_model not in REPLAY_MODELS:
-                raise unknown("replay_model of generative-replay", self.replay_model, REPLAY_MODELS)
             of_the_vae = {"squared": True, "z": 100, "vae_hidden": None, "keep": "model", "stored_samples": 5000}
             for name, default in of_the_vae.items():
                 if self.replay_model != "vae" and getattr(self, name) != default:
@@ -88,10 +84,9 @@ class GenerativeReplay(Classifier, Generator):
                         f"generative-replay: {name}={getattr(self, name)!r} is a setting of its own VAE, not of "
                         f"replay_model={self.replay_model!r}: leave it out. dream-replay has settings for other generators."
                     )
-            if self.keep not in ("model", "samples") or self.stored_samples < 1:
+            if self.stored_samples < 1:
                 raise ConfigError(
-                    f"generative-replay: keep={self.keep!r}, stored_samples={self.stored_samples}: "
-                    "expected keep 'model' or 'samples', and at least one sample to store."
+                    f"generative-replay: stored_samples={self.stored_samples}, expected at least one sample to store."
                 )
 
     stored: Tensor  # (S, *shape) samples of the previous generator

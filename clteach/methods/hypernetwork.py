@@ -128,7 +128,6 @@ class Hypernetwork(ProtectsPast):
                 raise ConfigError(f"hypernetwork: beta={self.beta}, expected a strength ≥ 0.")
             sizes = {"embedding": self.embedding, "chunk": self.chunk, "chunk_embedding": self.chunk_embedding}
             check_sizes("hypernetwork", **sizes, past_tasks=self.past_tasks)
-            check_sizes("hypernetwork", **{f"hyper_hidden[{i}]": n for i, n in enumerate(self.hyper_hidden)})
 
     heads: Tensor  # (n_tasks, n_out) bool: the output units of every task's network
     log_heads: Tensor  # (n_tasks, n_out) the same as 0 and -inf

@@ -132,8 +132,6 @@ class ReplayModel(ProtectsPast, Generator):
                 raise ConfigError(f"hypernetwork: decoder_beta={self.decoder_beta}, expected a strength ≥ 0.")
             names = ("z", "decoder_embedding", "decoder_chunk", "decoder_chunk_embedding", "past_tasks")
             check_sizes("hypernetwork", **{name: getattr(self, name) for name in names})
-            for layers in ("encoder_hidden", "decoder_hidden", "decoder_hyper_hidden"):
-                check_sizes("hypernetwork", **{f"{layers}[{i}]": n for i, n in enumerate(getattr(self, layers))})
 
     units: Tensor  # (n_tasks, most classes of a task) output units of every task
     n_units: Tensor  # (n_tasks, 1) how many there are
@@ -191,13 +189,24 @@ class ReplayModel(ProtectsPast, Generator):
         """(n, *shape) samples in [0, 1] of the tasks (n,) and output units (n,) asked for; default: any of those seen.
 
         Classes alone do where each belongs to one task; a class that several tasks have needs its task too.
+
+        Raises:
+            ConfigError: classes alone, and one belongs to no task learned so far, or to several.
         """
         seen = max(self.t, 0) + 1
         if tasks is None:
             if classes is None:
                 tasks = torch.randint(seen, (n,), generator=rng, device=rng.device)
             else:
-                tasks = (self.units[None, :seen] == classes[:, None, None]).any(2).to(torch.int8).argmax(1)
+                # (seen, n) bool: which tasks have the unit that is asked for
+                owners = self.spec.unit_table()[:seen].to(classes.device)[:, classes]
+                if not bool((owners.sum(0) == 1).all()):
+                    raise ConfigError(
+                        f"{self.name}: of the output units asked for, {classes[owners.sum(0) != 1].unique().tolist()} "
+                        f"belong to none or to several of the {seen} tasks learned so far. Expected units of one task "
+                        "each; give the tasks as well."
+                    )
+                tasks = owners.to(torch.int8).argmax(0)
         if classes is None:
             classes = self.draw_units(tasks, 1, rng)[:, 0]
         z = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)

@@ -6,8 +6,9 @@ switched off:
 $$h^{(l)} = m^{(l)}_t \odot \mathrm{ReLU}\big(W^{(l)} h^{(l-1)} + b^{(l)}\big), \qquad m^{(l)}_t \in \{0, 1\}^{n_l},\quad
 \sum_j m^{(l)}_{t,j} = n_l - \lfloor X n_l \rfloor .$$
 
-With X = 0.9 two tasks share about 1 % of the connections between two layers, so there is little to interfere with. The
-price: the task must be known, also when the network is used. The masks are part of the saved model.
+With X = 0.9 a task uses 1 % of the connections between two hidden layers, and shares about 1 % of these with another task,
+so there is little to interfere with. The price: the task must be known, also when the network is used. The masks are part
+of the saved model.
 """
 
 from __future__ import annotations

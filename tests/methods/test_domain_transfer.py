@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -39,3 +41,9 @@ def test_labels_of_the_target_help_and_runs_repeat() -> None:
     assert transfer(digits, "inverted", "energy", seed=0, steps=60) == scores["energy"]
     with pytest.raises(ConfigError, match="unknown method of domain transfer"):
         transfer(digits, "inverted", "magic", seed=0, steps=1)
+
+
+def test_images_in_floats_give_what_images_in_bytes_give() -> None:
+    digits = clteach.load("digits")
+    floats = dataclasses.replace(digits, x_train=digits.x_train / 255, x_test=digits.x_test / 255)
+    assert transfer(floats, "inverted", "target", 0, 20) == transfer(digits, "inverted", "target", 0, 20) > 0.3

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clteach.checks import check_pure, check_resumes, check_saves, same_state, tiny, toy_data
 from clteach.errors import ConfigError
-from clteach.learner import Phase
+from clteach.learner import Phase, choices
 from clteach.methods import METHODS, build
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.methods.dream_replay import DREAMS, GENERATORS, DreamReplay
 from clteach.methods.ebgan import EBGAN
-from clteach.methods.generative_replay import REPLAY_MODELS, GenerativeReplay
+from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.replay import imitation_loss
@@ -73,6 +73,25 @@ def test_each_trains_in_its_own_turn() -> None:
     assert not changed(old[0], learner.old_generator) and not changed(old[1], learner.old_net)
 
 
+def test_a_generator_forgets_its_moments_whenever_it_would_alone_and_the_classifier_keeps_its_own() -> None:
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    learner = DreamReplay(stream.spec, DreamReplay.Config(hidden=(8,), replay_model="multiband-vae"))
+    batch = stream[1].train.batch(torch.arange(5))
+    classifier = learner.opts["classifier"]
+    for p in classifier.param_groups[0]["params"]:
+        p.grad = torch.ones_like(p)
+    classifier.step()
+    alone = learner.generator.phases(1, 210)
+    assert len(alone) > 1 and all(phase.fresh_optimizer for phase in alone)
+    for phase in learner.phases(1, 210)[:-1]:
+        learner.enter(1, phase)
+        learner.begin_phase(1, phase, stream[1].train, generator(0))
+        assert not any(opt.state for opt in learner.generator.opts.values()), phase.name
+        learner.step(batch, learner.draw(5, generator(1)))
+        assert any(opt.state for opt in learner.generator.opts.values()), phase.name
+    assert classifier.state
+
+
 def test_the_past_is_dreamt_by_the_old_generator_and_every_task_counts_alike() -> None:
     learner, stream = ready(2)
     learner.enter(2, Phase("classifier", 3))
@@ -114,7 +133,7 @@ def test_any_generator_can_feed_replay(
 
 
 def test_errors() -> None:
-    for bad in ({"replay_model": "gan"}, {"temperature": 0.0}, {"replay_batch": 0}, {"generator_steps": 0}):
+    for bad in ({"temperature": 0.0}, {"replay_batch": 0}, {"generator_steps": 0}):
         with pytest.raises(ConfigError, match="dream-replay"):
             DreamReplay.Config(**bad)  # type: ignore[arg-type]
 
@@ -162,7 +181,8 @@ def test_generative_replay_with_its_own_vae_is_as_it_was() -> None:
     stream = split(toy_data(), "class", tasks=2)
     learner = build("generative-replay", stream.spec, hidden=(8,))
     assert type(learner) is GenerativeReplay and learner.describe()["name"] == "generative-replay"
-    assert tuple(GENERATORS) == REPLAY_MODELS
+    for cls in (GenerativeReplay, DreamReplay):
+        assert choices(cls.Config)["replay_model"] == tuple(GENERATORS)
 
 
 def test_settings_that_do_not_fit_the_replay_model() -> None:
@@ -170,7 +190,7 @@ def test_settings_that_do_not_fit_the_replay_model() -> None:
         (name,) = setting
         with pytest.raises(ConfigError, match=f"{name}=.* is a setting of its own VAE"):
             GenerativeReplay.Config(replay_model="ebgan", **setting)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="unknown replay_model of generative-replay 'ebgam'"):
+    with pytest.raises(ConfigError, match=r"unknown value of replay_model 'ebgam'\. Did you mean 'ebgan'"):
         GenerativeReplay.Config(replay_model="ebgam")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="brain-inspired-replay: replay_model='ebgan' is not possible"):
         BrainInspiredReplay.Config(replay_model="ebgan")

@@ -58,7 +58,7 @@ def test_a_stiff_penalty_keeps_the_old_task() -> None:
     assert abs(float(stiff[-1, 0] - stiff[0, 0])) < 0.05
 
 
-@pytest.mark.parametrize("bad", [{"lam": -1.0}, {"lam": float("nan")}])
+@pytest.mark.parametrize("bad", [{"lam": -1.0}, {"lam": float("nan")}, {"fisher_samples": 0}])
 def test_bad_settings(bad: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="lam"):
+    with pytest.raises(ConfigError, match=f"ewc: {next(iter(bad))}="):
         EWC.Config(**bad)

@@ -262,7 +262,7 @@ def test_samples_and_their_errors() -> None:
     with pytest.raises(ConfigError, match="unconditional"):
         learner.sample(4, generator(0), classes=torch.zeros(4))
     for bad in (
-        {"temperature": 0.0}, {"z": 0}, {"replay_batch": 0}, {"keep": "data"}, {"stored_samples": 0}
+        {"temperature": 0.0}, {"z": 0}, {"replay_batch": 0}, {"stored_samples": 0}
     ):  # fmt: skip
         with pytest.raises(ConfigError, match="generative-replay"):
             GenerativeReplay.Config(**bad)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.checks import quick, toy_data
+from clteach.checks import quick, tiny, toy_data
 from clteach.errors import ConfigError
 from clteach.hypernet import direct_drift
 from clteach.learner import Learner
@@ -21,7 +21,7 @@ from clteach.methods.hypernetwork_tir import TASK_INFERENCE, HypernetworkTIR
 from clteach.presets import column
 from clteach.replay import imitation_loss
 from clteach.seeding import generator
-from clteach.streams import Batch, Spec, Stream, split
+from clteach.streams import Batch, Spec, Stream, dirichlet, split
 from clteach.training import train
 
 SMALL: dict[str, Any] = {"hidden": (8,), "embedding": 6, "chunk_embedding": 4, "chunk": 100}
@@ -203,9 +203,7 @@ def test_predict_needs_the_task() -> None:
         learner.predict(batch.x)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"beta": -1.0}, {"chunk": 0}, {"embedding": 0}, {"hyper_hidden": (0,)}, {"past_tasks": 0}]
-)
+@pytest.mark.parametrize("bad", [{"beta": -1.0}, {"chunk": 0}, {"embedding": 0}, {"past_tasks": 0}])
 def test_bad_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="hypernetwork"):
         Hypernetwork.Config(**bad)
@@ -326,6 +324,29 @@ def test_samples_of_chosen_tasks_and_classes() -> None:
     assert learner.sample(4, generator(0), tasks=torch.tensor([0, 1, 1, 0])).shape == (4, *stream.spec.shape)
 
 
+def test_classes_alone_belong_to_one_task_that_was_learned() -> None:
+    """Tasks of different sizes: the first unit must not be looked for where the table of units is padded."""
+    stream = dirichlet(toy_data(n_classes=6, n=40), "class", tasks=3, alpha=0.2, seed=20)
+    units = stream.spec.units
+    assert len(set(map(len, units))) > 1
+    owners = [[t for t in range(3) if unit in units[t]] for unit in range(6)]
+    learner = HypernetworkR(stream.spec, tiny(HypernetworkR))
+    learner.t = 2
+    alone = [unit for unit in range(6) if len(owners[unit]) == 1]
+    shared = [unit for unit in range(6) if len(owners[unit]) > 1]
+    assert owners[0] in ([1], [2]) and shared
+    for unit in alone:
+        told = {"classes": torch.tensor([unit]), "tasks": torch.tensor(owners[unit])}
+        assert torch.equal(
+            learner.sample(1, generator(0), classes=torch.tensor([unit])), learner.sample(1, generator(0), **told)
+        )
+    with pytest.raises(ConfigError, match=rf"\[{shared[0]}\] belong to none or to several of the 3 tasks"):
+        learner.sample(1, generator(0), classes=torch.tensor([shared[0]]))
+    learner.t = 0
+    with pytest.raises(ConfigError, match="none or to several of the 1 tasks"):
+        learner.sample(1, generator(0), classes=torch.tensor([0]))
+
+
 def test_the_task_classifier_picks_the_network() -> None:
     learner, stream, batch = ready(HypernetworkTIR, "class", 1, phase=2)
     with torch.no_grad():
@@ -346,7 +367,7 @@ def test_task_inference_learns_from_labels_it_knows() -> None:
     torch.testing.assert_close(losses["replay"], 0.5 * F.cross_entropy(past, replayed.task))
 
 
-@pytest.mark.parametrize("bad", [{"decoder_beta": -1.0}, {"z": 0}, {"temperature": 0.0}, {"decoder_hidden": (0,)}])
+@pytest.mark.parametrize("bad", [{"decoder_beta": -1.0}, {"z": 0}, {"temperature": 0.0}])
 def test_bad_settings_of_the_replay_model(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="hypernetwork"):
         HypernetworkR.Config(**bad)
