@@ -303,8 +303,8 @@ def compare(
     if paper is None:
         return {"published": None, "difference": None, "tolerance": None, "verdict": "not published"}
     if measure == "fid":
-        difference = ours["mean"] - paper["mean"]
-        return {"published": dict(paper), "difference": difference, "tolerance": None, "verdict": "other features"}
+        # Two networks, two scales: a difference would mean nothing.
+        return {"published": dict(paper), "difference": None, "tolerance": None, "verdict": "other features"}
     difference = 100 * ours["mean"] - paper["mean"]
     sem = 100 * (ours["sem"] or 0.0)
     tolerance = max(1.5, 2.5 * sem) if paper["sem"] is None else max(0.5, 2.5 * math.hypot(sem, paper["sem"]))

@@ -557,7 +557,8 @@ RECIPES |= {
         deviations=(
             "16 networks for each method, one seed and short training; the paper tried 512 EBGANs and 6144 GANs",
             "judged by FID on a fifth of the training images that was held out, not by the paper's score",
-            "the same as clteach sweep ebgan --stream split-mnist --preset ebgan --by objective with these values",
+            "clteach sweep ebgan --stream split-mnist --preset ebgan --by objective, with these values, tries the GANs and "
+            "the EBGAN-PTs; with --set objective=ebgan --set pull-away=0 the EBGANs",
         ),
         evaluate_on="valid",
     ),

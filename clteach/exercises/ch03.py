@@ -19,7 +19,10 @@ def predict() -> str:
 
 
 def task_code(task: int) -> Tensor:
-    """(4,) the translator's code of a task: the lowest four bits of (9 task mod 16) + 1, the lowest first, as ±1."""
+    """(4,) the translator's code of a task: the lowest four bits of (9 task mod 16) + 1, the lowest first, as ±1.
+
+    Tasks are counted from 0.
+    """
     ### BEGIN SOLUTION
     number = (9 * task) % 16 + 1
     bits = torch.tensor([(number >> place) & 1 for place in range(4)])
@@ -143,7 +146,7 @@ EXERCISES = (
         1,
         "The translator is told the task as four numbers, each −1 or +1: the lowest four bits of $(9t \\bmod 16) + "
         "1$, "
-        "the lowest bit first.",
+        "the lowest bit first. Tasks are counted from 0 here.",
         task_code,
         _tasks,
         (

@@ -124,7 +124,8 @@ EXERCISES = (
         "Predict, then run: frozen embeddings",
         "The embedding of a past task is frozen: the hypernetwork is asked for its weights with exactly the same "
         "input as before. Now train a new task without the regulariser, $\\beta = 0$. What becomes of the old "
-        "task's accuracy? Guess, check, then train with `beta=0`.",
+        "task's accuracy? Guess, check, then train with `beta=0`, and look at the forgetting: on a stream as short "
+        "as this chapter's it is a matter of a few points.",
         {
             "a": (
                 "It stays: the same input gives the same weights.",
