@@ -25,7 +25,7 @@ import clteach
 from clteach import presets
 from clteach.errors import ConfigError, unknown
 from clteach.features import trained
-from clteach.jobs import Job, Result, check_writable, code, run_jobs, write_json
+from clteach.jobs import Job, Result, check_place, code, run_jobs, write_json
 from clteach.methods import METHODS, method
 from clteach.metrics import mean_sem
 from clteach.provenance import checkout, in_turn, machine, together
@@ -229,9 +229,7 @@ def _reproduce_study(
     steps = study.steps if iters is None else iters
     if n_seeds < 1 or steps < 1:
         raise ConfigError(f"{n_seeds} seeds, {steps} steps: expected at least one of each.")
-    if n_jobs is not None and n_jobs < 1:
-        raise ConfigError(f"{n_jobs} processes: expected at least one.")
-    check_writable(out)
+    check_place(out, n_jobs)
     started, commit = time.perf_counter(), checkout()
     files, todo = [], []
     for row, seed in itertools.product(study.rows.values(), range(n_seeds)):

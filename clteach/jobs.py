@@ -111,12 +111,10 @@ def run_jobs(
     Raises:
         ClteachError: settings, data or a folder that cannot be used, or a worker that was killed.
     """
-    if n_jobs is not None and n_jobs < 1:
-        raise ConfigError(f"{n_jobs} processes: expected at least one.")
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     out = Path(out).absolute()  # workers may start in another folder
-    check_writable(out)
+    check_place(out, n_jobs)
     plans = _plan(jobs, out)
     if fresh:
         for plan in plans:
@@ -337,8 +335,10 @@ def _read(folder: Path) -> Result | None:
     return result
 
 
-def check_writable(out: Path) -> None:
-    """ClteachError unless files can be written into this folder; it is made if need be."""
+def check_place(out: Path, n_jobs: int | None) -> None:
+    """ClteachError unless there is a process and files can be written into this folder, which is made if need be."""
+    if n_jobs is not None and n_jobs < 1:
+        raise ConfigError(f"{n_jobs} processes: expected at least one.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
