@@ -107,7 +107,6 @@ RECIPES: dict[str, Recipe | Study] = {
         presets.ROWS,
         seeds=1,  # of 30 or so runs of 50,000 steps each: 20 hours on one core
         paper_seeds=20,
-        deviations=("online EWC has the strength λ of EWC, and γ = 1: the papers' values are not known here",),
     ),
     "multiband-split-digits": Recipe(
         "generators on the bundled digits, in minutes",

@@ -7,7 +7,9 @@ $$\mathcal{L} = w_1\, \mathcal{L}_{\text{current}} + w_2 \cdot \Big({-T^2} \sum_
 
 It works as far as the new inputs look like the old ones to the network. The weights differ between papers: with n tasks so
 far, $w_1 = 1/n,\ w_2 = 1 - 1/n$ (van de Ven & Tolias 2018-2020), or $w_1 = 1,\ w_2 = (n - 1) / T^2$, and $w_2 = 1 / T^2$ in
-Class-IL (van de Ven et al. 2022, whose published code has no factor $T^2$).
+Class-IL (van de Ven et al. 2022, whose published code has no factor $T^2$). And the code behind the tables of 2018 and 2019
+averaged over the classes c instead of summing, which its authors mended in May 2019: another factor, 1 over the number of
+classes that compete.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class LwF(Classifier):
         """softmax temperature T > 0 of the targets"""
         weighting: Literal["share", "sum"] = "share"
         """share: 1/n current + (1 - 1/n) distillation (2018-2020); sum: current + (n - 1) / T² distillation (2022)"""
+        averaged: bool = False
+        """average the distillation over the classes, where it should be summed (the tables of 2018 and 2019)"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -59,6 +63,9 @@ class LwF(Classifier):
         with torch.no_grad():
             old_logits = self.old_net(batch.x)
         distillation = imitation_loss(logits, old_logits, self.known, self.active, "soft", self.cfg.temperature)
+        if self.cfg.averaged:
+            # (-T² Σ_c ...) / C with C units competing; heads of different sizes count with their mean
+            distillation = distillation / self.active.sum(1).float().mean()
         n = self.t + 1
         if self.cfg.weighting == "share":
             w1, w2 = 1 / n, 1 - 1 / n

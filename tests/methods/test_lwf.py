@@ -40,6 +40,23 @@ def test_weights(scenario: str, weighting: str, w1: float, w2: float) -> None:
     assert not torch.equal(learner.net(batch.x), learner.old_net(batch.x))
 
 
+@pytest.mark.parametrize(("scenario", "competing"), [("class", 6), ("task", 2), ("domain", 2)])
+def test_averaged_distillation_is_the_summed_one_over_the_number_of_classes(scenario: str, competing: int) -> None:
+    stream = split(toy_data(n_classes=6), scenario, tasks=3)
+    losses = []
+    for averaged in (False, True):
+        learner = LwF(stream.spec, LwF.Config(hidden=(8,), averaged=averaged))
+        phase = Phase("train", 1)
+        learner.enter(2, phase)
+        learner.begin_phase(2, phase, stream[2].train, generator(0))
+        with torch.no_grad():
+            learner.net[1].weight += 0.1
+        losses.append(learner.loss(stream[2].train.batch(torch.arange(6)), {}))
+    summed, averaged_ = losses
+    torch.testing.assert_close(averaged_["distillation"], summed["distillation"] / competing)
+    torch.testing.assert_close(averaged_["current"], summed["current"])
+
+
 def test_imitating_oneself_has_no_gradient() -> None:
     """At the start of a task the new model equals the old one: the soft-target loss is at its minimum."""
     stream = split(toy_data(), "domain", tasks=2)
