@@ -416,21 +416,17 @@ PRESETS: dict[str, Preset] = {
                 {
                     "ewc": {"lam": 100.0},
                     "online-ewc": {"lam": 100.0},
-                    "si": {"c": 10.0},
+                    "si": {"c": by(10.0, 10.0, 5.0)},
                     "xdg": {"share": 0.6},
                     "si-xdg": {"c": 10.0, "share": 0.6},
                     "lwf": {"weighting": "sum"},
                     "generative-replay": {"targets": "hard"},
-                    "brain-inspired-replay": {"squared": False},
+                    "brain-inspired-replay": {"gating": by(0.0, 0.5, 0.7), "squared": False},
                 },
             ),
         },
         notes=(
             ("online EWC is not in the paper: on split MNIST it has the method's default strength", ("online-ewc",)),
-            (
-                "on permuted MNIST BI-R gates the method's default share of units: the paper's is not known here",
-                ("brain-inspired-replay",),
-            ),
             ("on permuted MNIST online EWC, which is not in the paper, has the strength of EWC", ("online-ewc",)),
         ),
         without=("DGR + distillation", "RtF"),

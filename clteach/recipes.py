@@ -108,6 +108,14 @@ RECIPES: dict[str, Recipe | Study] = {
         seeds=1,  # of 30 or so runs of 50,000 steps each: 20 hours on one core
         paper_seeds=20,
     ),
+    "lwf-split-mnist": Recipe(
+        "a missing sum: LwF's distillation averaged over the classes, as behind the paper's table, and summed",
+        "split-mnist",
+        ("2018",),
+        {"LwF": presets.ROWS["LwF"], "LwF, summed": Row("lwf", {"averaged": False})},
+        paper_seeds=20,
+        axis="variant",
+    ),
     "multiband-split-digits": Recipe(
         "generators on the bundled digits, in minutes",
         "split-digits",
