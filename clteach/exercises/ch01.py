@@ -374,6 +374,12 @@ EXERCISES = (
                 "The factor T² is missing. Softened gradients shrink with 1/T²; the factor keeps the loss in balance.",
             ),
             Mistake(
+                "mean over the classes",
+                lambda logits, old_logits, T: distillation(logits, old_logits, T) / logits.shape[1],
+                "The mean runs over the classes too, where the formula sums: the loss is too small by their number, the "
+                "more so the more classes there are. (This bug stood behind published tables once.)",
+            ),
+            Mistake(
                 "only targets softened",
                 lambda logits, old_logits, T: (
                     -(T**2) * (F.softmax(old_logits / T, 1) * F.log_softmax(logits, 1)).sum(1).mean()
