@@ -277,6 +277,16 @@ def test_outlines_are_those_of_the_data() -> None:
         data.outline("nothing")
 
 
+def test_joint_training_holds_the_images_of_every_permutation() -> None:
+    record = results.load("hypernetwork-permuted-mnist-shortened")
+    cell = record["cells"][0] | {"method": "joint", "settings": {"hidden": [10]}}
+    line = comparison._line("", record, cell)
+    assert line["data"] == 10 * 60_000 * (32 * 32 + 16) / 1000
+    split_record = results.load("split-mnist-2022")
+    joint = next(cell for cell in split_record["cells"] if cell["method"] == "joint")
+    assert comparison._line("", split_record, joint)["data"] == 60_000 * (28 * 28 + 16) / 1000
+
+
 @pytest.mark.mnist
 def test_the_outline_of_mnist() -> None:
     stand_in, train = data.outline("mnist")
