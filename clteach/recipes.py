@@ -108,6 +108,14 @@ RECIPES: dict[str, Recipe | Study] = {
         seeds=1,  # of 30 or so runs of 50,000 steps each: 20 hours on one core
         paper_seeds=20,
     ),
+    "finetune-permuted-mnist": Recipe(
+        "fine-tuning on permuted MNIST with the task known: how far one seed is from another",
+        "permuted-mnist",
+        ("2019",),
+        {"None": presets.ROWS["None"]},
+        scenarios=("task",),
+        paper_seeds=20,
+    ),
     "lwf-split-mnist": Recipe(
         "a missing sum: LwF's distillation averaged over the classes, as behind the paper's table, and summed",
         "split-mnist",
