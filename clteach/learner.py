@@ -142,6 +142,32 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, **settings: Any) -> Adam
     return Adam(parameters, lr=lr, fused=True, **settings)
 
 
+IDLE_EVERY = 100
+"""Steps between two calls of `drop_idle_moments` in the training loop; at β₁ = 0.9 a moment needs 170 to become denormal."""
+
+
+@torch.no_grad()
+def drop_idle_moments(optimizer: Optimizer) -> None:
+    r"""Set Adam's moments to 0 where they are too small to move a weight: on a CPU they make every later step slow.
+
+    A weight that no sample reaches any more (a pixel that is black in this task, the output unit of an old one) gets the
+    gradient 0, and its moment m shrinks by β₁ in every step. Below 1e-38 float32 numbers are *denormal*, and a CPU takes
+    many times longer for those. Nor do they go away: 0.9 times the smallest number above 0 is rounded to that number
+    again. On split MNIST three quarters of a network's moments end there, and its steps take twice the time.
+
+    The weights do not notice. Adam's step is :math:`-lr\, \hat m / (\sqrt{\hat v} + ε)`: with :math:`|m| < 10^{-22} ε` it
+    is below :math:`10^{-21} lr`, and :math:`\sqrt v < 10^{-9} ε` is lost when ε is added. Optimisers without such moments
+    are left alone.
+    """
+    for group in optimizer.param_groups:
+        eps = group.get("eps", 0.0)
+        for p in group["params"]:
+            state = optimizer.state.get(p, {})
+            if "exp_avg" in state and "exp_avg_sq" in state:
+                state["exp_avg"].masked_fill_(state["exp_avg"].abs() < 1e-22 * eps, 0)
+                state["exp_avg_sq"].masked_fill_(state["exp_avg_sq"] < (1e-9 * eps) ** 2, 0)
+
+
 @torch.no_grad()
 def step_preview(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> list[Tensor]:
     r"""The step Δθ that an optimiser would take with these gradients, without taking it: nothing is written.

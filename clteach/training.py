@@ -21,7 +21,7 @@ from torch import Tensor
 from clteach import storage
 from clteach.errors import CheckpointError, ConfigError
 from clteach.files import write_atomic
-from clteach.learner import Learner, Phase, PureGenerator
+from clteach.learner import IDLE_EVERY, Learner, Phase, PureGenerator, drop_idle_moments
 from clteach.methods import build, configure, method
 from clteach.seeding import derive, generator, whole_seed
 from clteach.streams import Spec, Stream
@@ -276,6 +276,9 @@ def train(
                 clock = time.perf_counter()
 
                 for s in range(at.step, phase.steps):
+                    if s % IDLE_EVERY == 0 and device.type == "cpu":
+                        for opt in learner.opts.values():
+                            drop_idle_moments(opt)
                     _scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
                     batch = data.batch(shuffle(s))
                     rng.manual_seed(derive(seed, "step", t, p, s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from clteach import training
 from clteach.checks import quick, same_state, tiny, toy_data
 from clteach.errors import CheckpointError, ClteachError, ConfigError
-from clteach.learner import Classifier, Losses, Noise, Phase
+from clteach.learner import Classifier, Losses, Noise, Phase, adam, drop_idle_moments
 from clteach.methods import METHODS, build, register
 from clteach.seeding import derive, generator, seeded
 from clteach.storage import load_tensors
@@ -406,3 +408,45 @@ def test_compiled_steps_give_the_same_result() -> None:
     for p, q in zip(plain.learner.parameters(), compiled.learner.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
     assert "loss" not in vars(compiled.learner), "the learner is left as it was"
+
+
+def denormals(run: Run) -> int:
+    """How many of the moments of all optimisers are denormal numbers."""
+    moments = [v for opt in run.learner.opts.values() for state in opt.state.values() for v in state.values()]
+    tiny_ones = torch.finfo(torch.float32).tiny
+    return sum(int(((v != 0) & (v.abs() < tiny_ones)).sum()) for v in moments)
+
+
+@pytest.mark.parametrize("name", ["finetune", "generative-replay"])
+def test_dropping_idle_moments_changes_no_weight(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel that is black from the second task on leaves its weights without a gradient."""
+    data = toy_data(n=80)
+    data.x_train[data.y_train >= 2, ..., 0] = 0
+    stream = split(data, "task", tasks=2)
+    options: dict[str, Any] = {
+        "steps": 1000,
+        "batch_size": 8,
+        "device": "cpu",
+        **dataclasses.asdict(tiny(METHODS[name])),
+    }
+    dropped = train(name, stream, **options)
+    monkeypatch.setattr(training, "drop_idle_moments", lambda optimizer: None)
+    kept = train(name, stream, **options)
+    assert denormals(kept) > 0 == denormals(dropped)
+    assert same_state(kept.learner, dropped.learner) and kept.losses == dropped.losses
+
+
+def test_only_idle_moments_are_dropped() -> None:
+    p = torch.nn.Parameter(torch.zeros(4))
+    for optimizer in (adam([p], 0.1), torch.optim.SGD([p], 0.1, momentum=0.9)):
+        p.grad = torch.ones(4)
+        optimizer.step()
+        state = optimizer.state[p]
+        if "exp_avg" in state:
+            state["exp_avg"].copy_(torch.tensor([1e-29, -1e-29, -1e-31, 1e-40]))
+            state["exp_avg_sq"].copy_(torch.tensor([1e-33, 1.0, 1e-35, 1e-40]))
+        before = {k: v.clone() for k, v in state.items()}
+        drop_idle_moments(optimizer)
+        for k, v in optimizer.state[p].items():
+            expected = before[k] * torch.tensor([1.0, 1.0, 0.0, 0.0]) if k.startswith("exp_avg") else before[k]
+            assert torch.equal(v, expected), k
