@@ -10,7 +10,7 @@ Settings of methods that are not registered are simply not applied.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from clteach.errors import ConfigError, unknown
@@ -431,6 +431,41 @@ PRESETS: dict[str, Preset] = {
         without=("DGR + distillation", "RtF"),
     ),
 }
+
+_WITH_SI = ("si", "si-xdg", "brain-inspired-replay-si")
+_COMPARED = (
+    *(
+        "finetune",
+        "joint",
+        "ewc",
+        "online-ewc",
+        "lwf",
+        "xdg",
+        "er",
+        "a-gem",
+        "generative-replay",
+        "brain-inspired-replay",
+    ),
+    *_WITH_SI,
+)
+
+
+def _in_their_code(column: Column) -> Column:
+    """With two choices of the code behind the tables of these papers, for the methods that they compare.
+
+    Adam's moments are kept from task to task. The path integral of SI takes the gradient of the total loss, where SI's own
+    authors take that of the task's loss alone.
+    """
+    methods = dict(column.methods)
+    for name in _COMPARED:
+        gradient = {"gradient": "total"} if name in _WITH_SI else {}
+        methods[name] = {"fresh_optimizer": False, **gradient, **methods.get(name, {})}
+    return replace(column, methods=methods)
+
+
+for _paper in ("2018", "2019", "2020", "2022"):
+    _columns = {stream: _in_their_code(column) for stream, column in PRESETS[_paper].columns.items()}
+    PRESETS[_paper] = replace(PRESETS[_paper], columns=_columns)
 
 # 210 epochs of the 70 % of the training images that are not held out, in batches of 64: the methods' own defaults are
 # the paper's networks and schedule. The paper counts epochs, so its larger tasks have more steps than its smaller ones.

@@ -47,6 +47,17 @@ def test_active_units_differ_between_the_papers() -> None:
     }
 
 
+@pytest.mark.parametrize(("name", "stream"), [c for c in COLUMNS if c[0] in ("2018", "2019", "2020", "2022")])
+def test_the_papers_presets_name_sis_gradient_and_adams_reset(name: str, stream: str) -> None:
+    chosen = column(name, stream)
+    for method in ("finetune", "ewc", "si", "si-xdg", "generative-replay", "brain-inspired-replay-si"):
+        settings = chosen.settings(method, "task")
+        assert settings["fresh_optimizer"] is False
+        assert settings.get("gradient") == ("total" if "si" in method.split("-") else None)
+    # the others keep their own authors' rule
+    assert "fresh_optimizer" not in chosen.settings("multiband-vae", "class")
+
+
 def test_brain_inspired_replay_has_no_temperature_squared_in_2022() -> None:
     for stream in ("split-mnist", "permuted-mnist"):
         assert column("2022", stream).settings("brain-inspired-replay", "class")["squared"] is False
