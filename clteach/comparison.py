@@ -257,7 +257,7 @@ def side_by_side(table: pd.DataFrame, costs: bool = True) -> str:
     """The lines of `collected` and `live` as a Markdown table: a row per method, a column per scenario, then the costs.
 
     Published numbers stand in brackets, with ✓ or ✗ where a verdict was given. Memory is that of the largest scenario,
-    seconds are the mean over the scenarios; ``costs=False`` leaves both out.
+    seconds are the mean over the scenarios; ``costs=False`` leaves both out, and has room for the published errors.
     """
     scenarios = [scenario for scenario in SCENARIOS if scenario in set(table["scenario"])]
     several = table["preset"].nunique() > 1
@@ -270,11 +270,16 @@ def side_by_side(table: pd.DataFrame, costs: bool = True) -> str:
     body = []
     for (preset, _), lines in table.groupby(["preset", "row"], sort=False):
         cells = lines.set_index("scenario")
-        shown = [_cell(cells.loc[scenario]) if scenario in cells.index else "–" for scenario in scenarios]
+        shown = [
+            _cell(cells.loc[scenario], published_sem=not costs) if scenario in cells.index else "–"
+            for scenario in scenarios
+        ]
         name = named(lines.iloc[0]) + " (shortened run)" * bool(lines["shortened"].any())
         price = [f"{lines['extra'].max():,.0f}", f"{lines['data'].max():,.0f}", f"{lines['seconds'].mean():,.0f}"]
-        if costs:  # the columns are narrow: a number stays on the line of its error
-            shown = [cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}") for cell in shown]
+        if (
+            costs
+        ):  # the columns are narrow: a number stays on the line of its error, and a verdict on that of its number
+            shown = [cell.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}(", " (") for cell in shown]
         body.append([name, *([str(preset)] if several else []), *shown, *(price if costs else [])])
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
 
@@ -284,11 +289,12 @@ def named(line: Mapping[str, Any] | pd.Series) -> str:
     return plots.label(str(line["method"])) if line["row"] == line["method"] else str(line["row"])
 
 
-def _cell(line: Any) -> str:
+def _cell(line: Any, published_sem: bool) -> str:
     text = results.percent(line["mean"], line["sem"])
     if pd.isna(line["published"]):
         return text
-    return f"{text} ({results.percent(line['published'], line['published sem'])}{MARKS.get(line['verdict'], '')})"
+    published = results.percent(line["published"], line["published sem"] if published_sem else None)
+    return f"{text} ({published}{MARKS.get(line['verdict'], '')})"
 
 
 def sources(table: pd.DataFrame) -> str:
