@@ -276,9 +276,8 @@ def side_by_side(table: pd.DataFrame, costs: bool = True) -> str:
         ]
         name = named(lines.iloc[0]) + " (shortened run)" * bool(lines["shortened"].any())
         price = [f"{lines['extra'].max():,.0f}", f"{lines['data'].max():,.0f}", f"{lines['seconds'].mean():,.0f}"]
-        if (
-            costs
-        ):  # the columns are narrow: a number stays on the line of its error, and a verdict on that of its number
+        if costs:
+            # The columns are narrow: a number stays on the line of its error, and a verdict on that of its number.
             shown = [cell.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}(", " (") for cell in shown]
         body.append([name, *([str(preset)] if several else []), *shown, *(price if costs else [])])
     return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])

@@ -434,19 +434,8 @@ PRESETS: dict[str, Preset] = {
 
 _WITH_SI = ("si", "si-xdg", "brain-inspired-replay-si")
 _COMPARED = (
-    *(
-        "finetune",
-        "joint",
-        "ewc",
-        "online-ewc",
-        "lwf",
-        "xdg",
-        "er",
-        "a-gem",
-        "generative-replay",
-        "brain-inspired-replay",
-    ),
-    *_WITH_SI,
+    *("finetune", "joint", "ewc", "online-ewc", "lwf", "xdg", "er", "a-gem"),
+    *("generative-replay", "brain-inspired-replay"),
 )
 
 
@@ -456,11 +445,11 @@ def _in_their_code(column: Column) -> Column:
     Adam's moments are kept from task to task. The path integral of SI takes the gradient of the total loss, where SI's own
     authors take that of the task's loss alone.
     """
-    methods = dict(column.methods)
-    for name in _COMPARED:
-        gradient = {"gradient": "total"} if name in _WITH_SI else {}
-        methods[name] = {"fresh_optimizer": False, **gradient, **methods.get(name, {})}
-    return replace(column, methods=methods)
+    chosen: dict[str, dict[str, Any]] = {name: {"fresh_optimizer": False} for name in (*_COMPARED, *_WITH_SI)}
+    for name in _WITH_SI:
+        chosen[name]["gradient"] = "total"
+    named = {name: {**settings, **column.methods.get(name, {})} for name, settings in chosen.items()}
+    return replace(column, methods={**column.methods, **named})
 
 
 for _paper in ("2018", "2019", "2020", "2022"):

@@ -202,6 +202,16 @@ def test_records_are_put_together(three_records: None) -> None:
         collected("split-cifar10")
 
 
+def test_published_errors_stand_where_no_costs_do() -> None:
+    table = collected("split-mnist")
+    table = table[(table["preset"] == "2022") & (table["row"] == "EWC")]
+    paper = results.published("split-mnist", "2022", "EWC", "domain")
+    with_error, without = f"({paper['mean']:.1f} ± {paper['sem']:.1f} ✓)", f"({paper['mean']:.1f} ✓)"
+    wide, beside_costs = (side_by_side(table, costs).replace("\N{NO-BREAK SPACE}", " ") for costs in (False, True))
+    assert with_error in wide and without not in wide
+    assert without in beside_costs and with_error not in beside_costs
+
+
 def test_sizes_behind_an_extractor(three_records: None) -> None:
     table = collected("split-cifar100")
     assert table["network"].item() == pytest.approx(4 * (1024 * 7 + 7 + 7 * 4 + 4) / 1000, rel=0.01)  # on features

@@ -413,8 +413,8 @@ def test_compiled_steps_give_the_same_result() -> None:
 def denormals(run: Run) -> int:
     """How many of the moments of all optimisers are denormal numbers."""
     moments = [v for opt in run.learner.opts.values() for state in opt.state.values() for v in state.values()]
-    tiny_ones = torch.finfo(torch.float32).tiny
-    return sum(int(((v != 0) & (v.abs() < tiny_ones)).sum()) for v in moments)
+    smallest_normal = torch.finfo(torch.float32).tiny
+    return sum(int(((v != 0) & (v.abs() < smallest_normal)).sum()) for v in moments)
 
 
 @pytest.mark.parametrize("name", ["finetune", "generative-replay"])
