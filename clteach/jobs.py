@@ -11,6 +11,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -237,23 +238,43 @@ def _code(cls: type[Learner]) -> str:
 
 
 def code(module: str) -> str:
-    """A fingerprint of the code a run executes: numbers of another version are neither read back nor resumed."""
-    sources: dict[str, str] = {}
+    """A fingerprint of the code a run executes: numbers of another version are neither read back nor resumed.
 
-    def visit(name: str) -> None:
-        """A module of this package and those that it imports; the registry alone would bring in all methods."""
-        if name in sources or name in ("clteach", "clteach.methods"):
-            return
-        with contextlib.suppress(ImportError, OSError):  # a name in a module; a class typed into an interpreter
-            sources[name] = inspect.getsource(importlib.import_module(name))
-            for node in ast.walk(ast.parse(sources[name])):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clteach":
-                    for imported in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                        visit(str(imported))
+    Args:
+        module: name of the module that holds the method or the study; the loop that drives it is added.
+    """
+    return hashlib.sha256(_text(sources(train.__module__, module)).encode()).hexdigest()
 
-    visit("clteach.training")
-    visit(module)
-    return hashlib.sha256(_text(sources).encode()).hexdigest()
+
+def sources(*start: str) -> dict[str, str]:
+    """{name: source} of modules and of all modules of this package that they import, also inside functions.
+
+    The package itself and the registry are left out: they would bring in all methods.
+
+    Raises:
+        OSError: the source of a module of this package is not there. What cannot be read must not count as unchanged.
+    """
+    found: dict[str, str] = {}
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in ("clteach", "clteach.methods"):
+            continue
+        of_package = name.split(".")[0] == "clteach"
+        try:
+            found[name] = inspect.getsource(importlib.import_module(name))
+        except (ImportError, OSError, TypeError):  # a class typed into an interpreter
+            if of_package:
+                raise
+            continue
+        for node in ast.walk(ast.parse(found[name])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clteach":
+                package = importlib.import_module(str(node.module))
+                waiting.append(package.__name__)
+                if hasattr(package, "__path__"):  # a name taken from it may be a module
+                    below = [f"{package.__name__}.{alias.name}" for alias in node.names]
+                    waiting += [each for each in below if importlib.util.find_spec(each) is not None]
+    return found
 
 
 def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:

@@ -88,6 +88,11 @@ def test_a_finished_job_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not run_jobs([TINY], tmp_path, n_jobs=1, fresh=True)[0]["read_back"]
 
 
+FINETUNE = """
+arrays data errors features files generation learner methods.finetune nets seeding storage streams training
+""".split()
+
+
 def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [
         replace(TINY, seed=1),
@@ -105,6 +110,29 @@ def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.Monk
     assert sources[0] != sources[1]
     monkeypatch.setattr(jobs, "_code", lambda cls: "another version")
     assert jobs._plan([TINY], tmp_path)[0].folder not in folders
+
+
+def test_the_code_of_a_run_is_all_that_it_executes() -> None:
+    """Fine-tuning stands on these modules and on no others; EWC and what it shares with others come on top."""
+    visited = set(jobs.sources("clteach.training", "clteach.methods.finetune"))
+    assert visited == {f"clteach.{name}" for name in FINETUNE}
+    assert set(jobs.sources("clteach.training", "clteach.methods.ewc")) - visited == {
+        "clteach.methods.ewc",
+        "clteach.fisher",
+    }
+    assert jobs.train.__module__ in visited  # the loop, wherever it stands
+
+
+def test_a_module_of_the_package_that_cannot_be_read_is_no_unchanged_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImportError):
+        jobs.sources("clteach.no_such_module")
+
+    def unreadable(module: Any) -> str:
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr(jobs.inspect, "getsource", unreadable)
+    with pytest.raises(OSError, match="source"):
+        jobs.code("clteach.methods.finetune")
 
 
 def test_an_interrupted_job_goes_on_from_its_checkpoint(
