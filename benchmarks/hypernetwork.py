@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from clteach import plots
-from clteach.hypernet import Hypernet, Target, direct_drift
-from clteach.learner import Phase
+from clteach.data.tasks import Batch, Spec
+from clteach.experiments.papers import column
+from clteach.experiments.provenance import checkout, machine
+from clteach.learners.learner import Phase
 from clteach.methods import build
 from clteach.methods.hypernetwork import Hypernetwork
-from clteach.nets import mlp
-from clteach.presets import column
-from clteach.provenance import checkout, machine
-from clteach.streams import Batch, Spec
+from clteach.models.hypernet import Hypernet, Target, direct_drift
+from clteach.models.nets import mlp
+from clteach.plots import look
 
 SPEC = Spec((1, 28, 28), 5, 10, "task", tuple((2 * t, 2 * t + 1) for t in range(5)))
 SETTINGS = column("2020-hypernetworks", "split-mnist").settings("hypernetwork", "task")
@@ -81,15 +81,15 @@ def regulariser_ms(past: int, repeats: int, direct: bool) -> float:
 
 def picture(record: dict[str, Any], path: Path) -> Path:
     """Draw the regulariser's time against the number of past tasks."""
-    with plots.theme():
-        fig = plots.Picture(figsize=(6, 3.2), layout="constrained")
+    with look.theme():
+        fig = look.Picture(figsize=(6, 3.2), layout="constrained")
         ax = fig.subplots()
-        for name, color, marker in (("gram", plots.PURPLE, "o-"), ("direct", plots.GREY, "s--")):
+        for name, color, marker in (("gram", look.PURPLE, "o-"), ("direct", look.GREY, "s--")):
             points = {int(k): v for k, v in record["regulariser_ms"][name].items()}
             ax.plot(list(points), list(points.values()), marker, color=color, label=f"{name} form")
         ax.set(xlabel="past tasks", ylabel="time (ms), with the gradient", yscale="log")
         ax.legend()
-    return plots.save(fig, path)
+    return look.save(fig, path)
 
 
 def main() -> None:

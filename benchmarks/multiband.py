@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.speed import race
-from clteach.data import load
-from clteach.learner import adam
+from clteach.data.catalogue import load
+from clteach.data.streams import split
+from clteach.data.tasks import Shuffle, Stream
+from clteach.experiments.provenance import checkout, machine
+from clteach.learners.optim import adam
 from clteach.methods.multiband_vae import Decoder, MultibandVAE
-from clteach.nets import mlp
-from clteach.provenance import checkout, machine
+from clteach.models.nets import mlp
 from clteach.seeding import derive
-from clteach.streams import Stream, split
-from clteach.training import Shuffle
 
 BATCH, Z, BITS, PIXELS = 64, 8, 4, 784
 TARGET_RATIO = 0.85

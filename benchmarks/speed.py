@@ -23,17 +23,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.data import load
-from clteach.fisher import fisher_diagonal
-from clteach.jobs import Job, run_jobs
-from clteach.learner import IDLE_EVERY, Learner, adam, drop_idle_moments
+from clteach.data.catalogue import load
+from clteach.data.streams import split
+from clteach.data.tasks import Shuffle, Stream
+from clteach.experiments.jobs import Job, run_jobs
+from clteach.experiments.provenance import checkout, machine
+from clteach.learners.fisher import fisher_diagonal
+from clteach.learners.learner import Learner
+from clteach.learners.optim import IDLE_EVERY, adam, drop_idle_moments
 from clteach.methods import METHODS, build
-from clteach.nets import mlp
-from clteach.provenance import checkout, machine
+from clteach.models.nets import mlp
+from clteach.models.vae import VAE
 from clteach.seeding import derive
-from clteach.streams import Stream, split
-from clteach.training import Shuffle
-from clteach.vae import VAE
 
 HIDDEN, BATCH, Z = (400, 400), 128, 100
 TARGETS = {"finetune": 0.9, "generative-replay": 0.85, "brain-inspired-replay": 0.85}

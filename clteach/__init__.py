@@ -13,31 +13,41 @@ The names most programs need are here, and are imported on first use, so that ``
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from clteach.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from clteach.checks import check_learner
-    from clteach.data import Dataset, from_arrays, load
-    from clteach.features import encode, register_extractor
-    from clteach.learner import Classifier, Generator, Learner
+    from clteach.data.catalogue import load
+    from clteach.data.dataset import Dataset
+    from clteach.data.extractors import encode, register_extractor
+    from clteach.data.own_data import from_arrays
+    from clteach.data.streams import dirichlet, make_stream, permuted, split
+    from clteach.data.tasks import Spec, Stream
+    from clteach.learners.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
-    from clteach.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
-    from clteach.streams import Spec, Stream, dirichlet, make_stream, permuted, split
-    from clteach.training import Run, load_learner, train
+    from clteach.metrics.accuracy import average_accuracy, backward_transfer, forgetting, forward_transfer
+    from clteach.training.learner_checks import check_learner
+    from clteach.training.loop import train
+    from clteach.training.run import Run, load_learner
 
 _HOME = {
-    "checks": ["check_learner"],
-    "data": ["Dataset", "from_arrays", "load"],
-    "features": ["encode", "register_extractor"],
-    "learner": ["Classifier", "Generator", "Learner"],
+    "data.catalogue": ["load"],
+    "data.dataset": ["Dataset"],
+    "data.extractors": ["encode", "register_extractor"],
+    "data.own_data": ["from_arrays"],
+    "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
+    "data.tasks": ["Spec", "Stream"],
+    "learners.learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
-    "metrics": ["average_accuracy", "backward_transfer", "forgetting", "forward_transfer"],
-    "streams": ["Spec", "Stream", "dirichlet", "make_stream", "permuted", "split"],
-    "training": ["Run", "load_learner", "train"],
+    "metrics.accuracy": ["average_accuracy", "backward_transfer", "forgetting", "forward_transfer"],
+    "training.learner_checks": ["check_learner"],
+    "training.loop": ["train"],
+    "training.run": ["Run", "load_learner"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
+_ROOMS = frozenset(info.name for info in iter_modules(__path__))
 
 __all__ = [
     "METHODS",
@@ -71,8 +81,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULE:
         return getattr(import_module(f"clteach.{_MODULE[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"clteach.{name}")
     raise AttributeError(f"module 'clteach' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_ROOMS})

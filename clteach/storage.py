@@ -1,18 +1,59 @@
-"""Tensors and plain values in one safetensors file: no pickle is ever loaded, and a file is whole or not there."""
+"""Files that are whole or not there, and tensors with plain values in one safetensors file: no pickle is ever loaded."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clteach.errors import CheckpointError
-from clteach.files import write_atomic
+from clteach.errors import CheckpointError, ClteachError
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that a crash at any moment leaves the old file or the new one, never a part of one.
+
+    Args:
+        path: the file to write; missing parent folders are made.
+        write: called with an open binary file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ClteachError: the place cannot be written (the message names it).
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files (0600); give the file the permissions any other new file would get
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ClteachError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Expected a folder with write permission and free space; choose another one."
+        ) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+    return path
+
 
 FORMAT = 1
 
@@ -80,3 +121,9 @@ def restore_optimizer(
         if "betas" in group:
             group["betas"] = tuple(group["betas"])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write a JSON document atomically."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return write_atomic(path, lambda file: file.write(text.encode()))

@@ -30,8 +30,8 @@ from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from clteach.exercises import course
-from clteach.exercises.core import chapters
-from clteach.provenance import checkout, machine
+from clteach.exercises.chapters import chapters
+from clteach.experiments.provenance import checkout, machine
 
 ROOT = Path(__file__).parents[1]
 TIMES = ROOT / "book" / "chapter_times.json"

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 import clteach
-from clteach import comparison, experiments, results
-from clteach.checks import tiny, toy_data
+from clteach import results
+from clteach.experiments import recording
+from clteach.experiments.papers import PRESETS, RECIPES
 from clteach.methods import METHODS
-from clteach.presets import PRESETS
-from clteach.recipes import RECIPES
+from clteach.results import cards, comparison
+from clteach.training.learner_checks import tiny, toy_data
 
 STEPS = 20
 KILLED_AFTER = 27  # steps: in the second task, between two checkpoints
@@ -113,7 +114,7 @@ def golden() -> dict[str, Any]:
             ("ebgan-modes", {"iters": 30, "seeds": 1}),
             ("domain-transfer", {"iters": 10, "seeds": 1}),
         ):
-            file = experiments.reproduce(recipe, folder, n_jobs=2, **how)
+            file = recording.reproduce(recipe, folder, n_jobs=2, **how)
             found[f"reproduce {recipe}"] = steady(json.loads(file.read_text(encoding="utf-8")))
     found |= {f"preset {name}": plain(preset) for name, preset in PRESETS.items()}
     found |= {f"recipe {name}": plain(recipe) for name, recipe in RECIPES.items()}
@@ -123,8 +124,8 @@ def golden() -> dict[str, Any]:
     for stream_name in comparison.streams():
         lines = comparison.collected(stream_name).drop(columns=["seconds", "record"])
         found[f"collected {stream_name}"] = [[repr(v) for v in row] for row in lines.to_numpy().tolist()]
-    cards = comparison.cards().drop(columns=["API"])
-    found["cards"] = [[repr(v) for v in row] for row in cards.to_numpy().tolist()]
+    table = cards.cards().drop(columns=["API"])
+    found["cards"] = [[repr(v) for v in row] for row in table.to_numpy().tolist()]
     return found
 
 

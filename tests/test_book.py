@@ -224,9 +224,11 @@ def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
 
 
 def test_shown_code_leads_to_the_api_page() -> None:
-    source = [json.dumps({"text/markdown": "*`clteach.vae.VAE.encode`*\n\n```python\n*`x`*"})]
+    source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
     extension().fill_in(None, "notebooks/02_latent_space", source)
-    assert json.loads(source[0])["text/markdown"].startswith('<a href="../book/api.html#clteach.vae.VAE.encode">')
+    assert json.loads(source[0])["text/markdown"].startswith(
+        '<a href="../book/api.html#clteach.models.vae.VAE.encode">'
+    )
     assert source[0].count("<a ") == 1
 
 

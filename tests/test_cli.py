@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 
-from clteach import cli, jobs, learner, options
-from clteach.learner import Classifier
+from clteach import cli
+from clteach.cli import options
+from clteach.experiments import jobs
+from clteach.experiments.papers import RECIPES, column
+from clteach.learners import learner
+from clteach.learners.learner import Classifier
 from clteach.methods import METHODS
-from clteach.presets import column
-from clteach.recipes import RECIPES
 
 TINY = ("--iters", "3", "--batch", "16", "--hidden", "8", "--jobs", "1", "--device", "cpu")
 
@@ -173,7 +175,7 @@ def test_a_scenario_that_a_method_does_not_support(clteach: Command, monkeypatch
     named = clteach("run", "new-comer", *TINY)
     assert named.code == 2
     assert "new-comer does not support the scenario 'class': it must know the task" in named.err
-    monkeypatch.setattr("clteach.experiments.DEFAULT_METHODS", ("finetune", "new-comer"))
+    monkeypatch.setattr("clteach.cli.options.DEFAULT_METHODS", ("finetune", "new-comer"))
     by_default = clteach("run", *TINY)
     assert by_default.code == 0
     assert "note: new-comer is left out: it does not support the scenario 'class'" in by_default.out

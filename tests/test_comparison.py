@@ -13,33 +13,27 @@ from typing import Any
 import pytest
 import torch
 
-from clteach import comparison, data, presets, results
-from clteach.checks import quick, toy_data
-from clteach.comparison import (
-    as_good,
-    cards,
-    choose,
-    collected,
-    footprint,
-    keeps_data,
-    live,
-    passing,
-    side_by_side,
-    sources,
-)
+from clteach import data, results
+from clteach.data.streams import make_stream, split
+from clteach.data.tasks import Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier
+from clteach.experiments import papers
+from clteach.learners.learner import Classifier
+from clteach.learners.replay import Memory
 from clteach.methods import METHODS, build
-from clteach.replay import Memory
+from clteach.results import comparison
+from clteach.results.cards import CHAPTERS, cards
+from clteach.results.comparison import as_good, choose, collected, live, side_by_side, sources
+from clteach.results.footprint import Footprint, footprint, keeps_data, passing
 from clteach.seeding import generator
-from clteach.streams import Spec, make_stream, split
+from clteach.training.learner_checks import quick, toy_data
 
 ROOT = Path(__file__).parents[1]
 SPEC = Spec((1, 8, 8), 5, 10, "class", tuple((2 * t, 2 * t + 1) for t in range(5)))
 NETWORK = 64 * 7 + 7 + 7 * 10 + 10  # weights of a network with one hidden layer of 7
 
 
-def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any) -> comparison.Footprint:
+def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any) -> Footprint:
     return footprint(build(name, spec, hidden=(7,), **settings), samples)
 
 
@@ -130,7 +124,7 @@ def test_every_recorded_accuracy_is_in_the_table() -> None:
             record = results.load(name)
             if record.get("stream", {}).get("name") != stream or record.get("axis"):
                 continue
-            column = presets.column(record["preset"], stream)
+            column = papers.column(record["preset"], stream)
             if not record["shortened"] and record["steps"] != column.steps:
                 continue
             for cell in record["cells"]:
@@ -270,7 +264,7 @@ def test_cards() -> None:
 
 
 def test_a_method_s_chapter_speaks_of_it() -> None:
-    for module, stem in comparison.CHAPTERS.items():
+    for module, stem in CHAPTERS.items():
         text = (ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8")
         names = [cls.__name__ for cls in METHODS.values() if cls.__module__.endswith(f".{module}")]
         assert module in text or any(name in text for name in names)

@@ -66,7 +66,7 @@ def test_the_students_have_neither(course: Path) -> None:
 @pytest.mark.parametrize("number", sorted({each.chapter for each in exercises().values()}))
 def test_every_chapter_can_be_assigned_and_its_cells_run(number: str, tmp_path: Path) -> None:
     """The students' cells as they are: every check answers "not done yet", none raises."""
-    from clteach.exercises.core import Report
+    from clteach.exercises.checking import Report
 
     paths = assign(number, tmp_path)
     space: dict[str, Any] = {}

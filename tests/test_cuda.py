@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clteach.checks import tiny, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Batch
 from clteach.methods import METHODS
 from clteach.seeding import generator
-from clteach.streams import Batch, split
-from clteach.training import train
+from clteach.training.learner_checks import tiny, toy_data
+from clteach.training.loop import train
 
 pytestmark = [
     pytest.mark.cuda,

@@ -25,9 +25,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from clteach.data import _CIFAR100, _SOURCES, NAMES, Dataset, as_floats, data_folder, from_arrays, join, load
+from clteach.data.catalogue import _CIFAR100, _SOURCES, NAMES, data_folder, load
+from clteach.data.dataset import Dataset, as_floats, join
+from clteach.data.own_data import from_arrays
+from clteach.data.streams import make_stream, split
 from clteach.errors import ConfigError, DataError
-from clteach.streams import make_stream, split
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(20) % 2

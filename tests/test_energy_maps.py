@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clteach import energy_maps
+from clteach.data.plane import lattice, make_cloud
 from clteach.errors import CheckpointError
-from clteach.plane import lattice, make_cloud
+from clteach.experiments import energy_maps
 from clteach.seeding import generator
 
 

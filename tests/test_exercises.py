@@ -21,12 +21,13 @@ from clteach import exercises as package
 from clteach import results
 from clteach.errors import ConfigError
 from clteach.exercises import Exercise, Mistake, check
-from clteach.exercises.core import BEGIN, END, chapters
-from clteach.generation import frechet_distance
-from clteach.learner import frozen_copy
+from clteach.exercises.chapters import chapters
+from clteach.exercises.exercise import BEGIN, END
+from clteach.learners.replay import imitation_loss
 from clteach.methods.hypernetwork import Hypernetwork
 from clteach.methods.multiband_vae import controlled_forgetting
-from clteach.replay import imitation_loss
+from clteach.metrics.generation import frechet_distance
+from clteach.models.frozen import frozen_copy
 
 ALL = package.exercises()
 SEEDS = (0, 1, 2)
@@ -167,11 +168,13 @@ def test_predictions_are_true_of_the_methods() -> None:
 
 def test_references_agree_with_the_package() -> None:
     """Where the package has the same function, both give the same."""
-    from clteach import experiments, metrics, vae
-    from clteach.bands import task_codes
-    from clteach.comparison import footprint
+    from clteach import metrics
+    from clteach.data.tasks import Spec
+    from clteach.experiments import agreement
     from clteach.methods import build
-    from clteach.streams import Spec
+    from clteach.models import vae
+    from clteach.models.multiband import task_codes
+    from clteach.results.footprint import footprint
 
     rng = torch.Generator().manual_seed(0)
     R = torch.rand(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -195,7 +198,7 @@ def test_references_agree_with_the_package() -> None:
         assert not old.training and not any(p.requires_grad for p in old.parameters()) and old is not model
     a, b = torch.rand(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (mean, sem), (published, published_sem) = metrics.mean_sem(a), metrics.mean_sem(b)
-    verdict = experiments.compare({"mean": mean, "sem": sem}, {"mean": 100 * published, "sem": 100 * published_sem})
+    verdict = agreement.compare({"mean": mean, "sem": sem}, {"mean": 100 * published, "sem": 100 * published_sem})
     assert ALL["08.gap"].solution(100 * a, 100 * b) == pytest.approx((verdict["difference"], verdict["tolerance"]))
     learner = build("ewc", Spec((1,), 3, 6, "class", units["class"]), hidden=(4,))
     state, plain = (dict(each.state_dict()) for each in (learner, build("finetune", learner.spec, hidden=(4,))))

@@ -14,17 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from clteach import experiments, jobs, provenance, results
+from clteach import results
+from clteach.cli.commands import grid
+from clteach.data.extractors import EXTRACTORS
 from clteach.errors import CheckpointError, ClteachError, ConfigError, DataError
-from clteach.experiments import compare, grid, reproduce, summarise
-from clteach.features import EXTRACTORS
-from clteach.jobs import Job, run_jobs
-from clteach.learner import Classifier
+from clteach.experiments import jobs, papers, provenance, recording
+from clteach.experiments.agreement import compare
+from clteach.experiments.jobs import Job, run_jobs
+from clteach.experiments.recipe import Recipe, Row, Study, by
+from clteach.experiments.recording import reproduce
+from clteach.experiments.summary import summarise
+from clteach.learners.learner import Classifier
 from clteach.methods import METHODS, register
-from clteach.presets import Row, by
-from clteach.recipes import Recipe, Study
+from clteach.results import records
 from clteach.storage import save_tensors
-from clteach.training import Run, train
+from clteach.training.loop import train
+from clteach.training.run import Run
 
 TINY = Job("finetune", steps=3, batch=16, settings={"hidden": (8,)}, device="cpu")
 REPLAY = replace(TINY, method="generative-replay", settings={"hidden": (8,), "z": 3}, seed=1)
@@ -114,25 +119,25 @@ def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_code_of_a_run_is_all_that_it_executes() -> None:
     """Fine-tuning stands on these modules and on no others; EWC and what it shares with others come on top."""
-    visited = set(jobs.sources("clteach.training", "clteach.methods.finetune"))
+    visited = set(provenance.sources("clteach.training", "clteach.methods.finetune"))
     assert visited == {f"clteach.{name}" for name in FINETUNE}
-    assert set(jobs.sources("clteach.training", "clteach.methods.ewc")) - visited == {
+    assert set(provenance.sources("clteach.training", "clteach.methods.ewc")) - visited == {
         "clteach.methods.ewc",
-        "clteach.fisher",
+        "clteach.learners.fisher",
     }
     assert jobs.train.__module__ in visited  # the loop, wherever it stands
 
 
 def test_a_module_of_the_package_that_cannot_be_read_is_no_unchanged_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImportError):
-        jobs.sources("clteach.no_such_module")
+        provenance.sources("clteach.no_such_module")
 
     def unreadable(module: Any) -> str:
         raise OSError("could not get source code")
 
     monkeypatch.setattr(jobs.inspect, "getsource", unreadable)
     with pytest.raises(OSError, match="source"):
-        jobs.code("clteach.methods.finetune")
+        provenance.code("clteach.methods.finetune")
 
 
 def test_an_interrupted_job_goes_on_from_its_checkpoint(
@@ -229,7 +234,9 @@ def test_unusable_places_and_backends_are_refused(tmp_path: Path) -> None:
 
 def test_missing_data_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLTEACH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("clteach.data._read_torchvision", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(
+        "clteach.data.catalogue._read_torchvision", lambda *_, **__: (_ for _ in ()).throw(OSError("no network"))
+    )
     with pytest.raises(DataError, match="mnist could not be downloaded"):
         run_jobs([replace(TINY, stream="split-mnist")], tmp_path, n_jobs=1)
 
@@ -309,11 +316,11 @@ def test_agreement_rule(mean: float, sem: float | None, paper: float, paper_sem:
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """split-digits with two quick rows and a published number."""
-    recipe = experiments.RECIPES["split-digits"]
+    recipe = papers.RECIPES["split-digits"]
     rows = {"None": Row("finetune", {"hidden": (8,)}), "later": Row("not-registered")}
-    monkeypatch.setitem(experiments.RECIPES, "split-digits", replace(recipe, rows=rows, paper_seeds=20))
+    monkeypatch.setitem(papers.RECIPES, "split-digits", replace(recipe, rows=rows, paper_seeds=20))
     number = {"mean": 50.0, "sem": 1.0, "source": "a paper"}
-    monkeypatch.setattr(experiments, "published", lambda *where: number if where[-1] == "class" else None)
+    monkeypatch.setattr(recording, "published", lambda *where: number if where[-1] == "class" else None)
 
 
 @pytest.mark.usefixtures("small_recipe")
@@ -323,7 +330,7 @@ def test_a_record_holds_what_its_numbers_depend_on(tmp_path: Path) -> None:
     assert path.name == "split_digits_shortened.json"
     assert record["shortened"] is True
     assert record["command"] == "clteach reproduce split-digits --seeds 2 --iters 2"
-    full = experiments.presets.column("digits", "split-digits").steps
+    full = papers.column("digits", "split-digits").steps
     assert record["deviations"] == ["2 seeds instead of 20", f"2 steps per task instead of {full}"]
     for key in ("version", "python", "torch", "training_seconds", "wall_seconds"):
         assert record[key], key
@@ -366,11 +373,9 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_recipe")
 def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    column = experiments.presets.PRESETS["digits"].columns["split-digits"]
-    quick = {**experiments.presets.PRESETS["digits"].columns, "split-digits": replace(column, steps=2)}
-    monkeypatch.setitem(
-        experiments.presets.PRESETS, "digits", replace(experiments.presets.PRESETS["digits"], columns=quick)
-    )
+    column = papers.PRESETS["digits"].columns["split-digits"]
+    quick = {**papers.PRESETS["digits"].columns, "split-digits": replace(column, steps=2)}
+    monkeypatch.setitem(papers.PRESETS, "digits", replace(papers.PRESETS["digits"], columns=quick))
     path = reproduce("split-digits", tmp_path, device="cpu", n_jobs=1)
     record = results.load(str(path))
     assert path.name == "split_digits.json" and not record["shortened"] and record["seeds"] == [0, 1, 2]
@@ -396,10 +401,10 @@ def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_one_seed_is_judged_only_where_the_recipe_has_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int
 ) -> None:
-    monkeypatch.setitem(experiments.RECIPES, "split-digits", replace(experiments.RECIPES["split-digits"], seeds=own))
-    digits = experiments.presets.PRESETS["digits"]
+    monkeypatch.setitem(papers.RECIPES, "split-digits", replace(papers.RECIPES["split-digits"], seeds=own))
+    digits = papers.PRESETS["digits"]
     quick = {**digits.columns, "split-digits": replace(digits.columns["split-digits"], steps=1)}
-    monkeypatch.setitem(experiments.presets.PRESETS, "digits", replace(digits, columns=quick))
+    monkeypatch.setitem(papers.PRESETS, "digits", replace(digits, columns=quick))
     path = reproduce("split-digits", tmp_path, seeds=1, device="cpu", n_jobs=1)
     record, report = results.load(str(path)), results.report(str(path))
     assert record["shortened"] == ("A shortened run" in report) == (own > 1)
@@ -416,16 +421,16 @@ def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
         "gone": Row("joint"),
     }
     recipe = replace(
-        experiments.RECIPES["split-digits"],
+        papers.RECIPES["split-digits"],
         rows=rows,
         scenarios=("domain", "class"),
         steps=2,
         axis="tasks",
         deviations=("short",),
     )
-    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
-    digits = experiments.presets.PRESETS["digits"]
-    monkeypatch.setitem(experiments.presets.PRESETS, "digits", replace(digits, without=("gone",)))
+    monkeypatch.setitem(papers.RECIPES, "split-digits", recipe)
+    digits = papers.PRESETS["digits"]
+    monkeypatch.setitem(papers.PRESETS, "digits", replace(digits, without=("gone",)))
     record = json.loads(reproduce("split-digits", tmp_path, seeds=1, device="cpu", n_jobs=1).read_text())
     assert [(cell["row"], cell["scenario"]) for cell in record["cells"]] == [
         ("2", "domain"),
@@ -442,14 +447,14 @@ def test_a_row_may_have_its_own_stream_and_depend_on_the_scenario(
 
 def test_fewer_permutations_make_a_shortened_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(
-        experiments.RECIPES["split-digits"],
+        papers.RECIPES["split-digits"],
         stream="permuted-digits",
         rows={"None": Row("finetune", {"hidden": (8,)}, {"tasks": 3, "test_samples": 20})},
         scenarios=("domain",),
         steps=2,
         seeds=1,
     )
-    monkeypatch.setitem(experiments.RECIPES, "long", recipe)
+    monkeypatch.setitem(papers.RECIPES, "long", recipe)
     whole = json.loads(reproduce("long", tmp_path, device="cpu", n_jobs=1).read_text())
     assert not whole["shortened"] and len(whole["cells"][0]["accuracy_matrix"]) == 3
     path = reproduce("long", tmp_path, tasks=2, device="cpu", n_jobs=1)
@@ -472,8 +477,8 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     save_tensors(tmp_path / "flat.safetensors", {}, about)
     stream = {"extractor": "flat", "weights": str(tmp_path / "flat.safetensors")}
     rows = {"images": Row("finetune", {"hidden": (8,)}), "features": Row("finetune", {"hidden": (8,)}, stream)}
-    recipe = replace(experiments.RECIPES["split-digits"], rows=rows, scenarios=("class",))
-    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
+    recipe = replace(papers.RECIPES["split-digits"], rows=rows, scenarios=("class",))
+    monkeypatch.setitem(papers.RECIPES, "split-digits", recipe)
     record = json.loads(reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1).read_text())
     images, behind = record["cells"]
     assert "stream" not in images and {**stream, "fingerprint": behind["stream"]["fingerprint"]} == behind["stream"]
@@ -543,7 +548,7 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
 def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(results.FOLDER / "published.json", tmp_path)
     example = results.load("multiband_split_digits")
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
     assert results.of_recipe("bir-reinit") is None
     assert results.reports("bir-reinit") == "Not recorded yet with this version: `clteach reproduce bir-reinit`.\n"
     for name, recipe, shortened in (
@@ -565,11 +570,11 @@ def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkey
 
 def test_readme_table_is_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {name: Row(name, {"hidden": (8,)}) for name in ("finetune", "ewc")}
-    recipe = replace(experiments.RECIPES["split-digits"], rows=rows)
-    monkeypatch.setitem(experiments.RECIPES, "split-digits", recipe)
+    recipe = replace(papers.RECIPES["split-digits"], rows=rows)
+    monkeypatch.setitem(papers.RECIPES, "split-digits", recipe)
     path = reproduce("split-digits", tmp_path, iters=1, seeds=2, device="cpu", n_jobs=1)
     shutil.copy(path, tmp_path / "split_digits.json")
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
     text = results.readme_table()
     lines = text.splitlines()
     assert lines[0] == "| method | task-incremental | domain-incremental | class-incremental |"
@@ -610,8 +615,8 @@ def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
 def test_a_recipe_of_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"hidden": (8,), "decoder_hidden": (8,), "features": "inputs"}
     rows = {"VAE": Row("vae-finetune", tiny), "Multiband VAE": Row("multiband-vae", tiny)}
-    monkeypatch.setitem(experiments.RECIPES, "own", Recipe("generators", "split-digits", ("digits",), rows))
-    monkeypatch.setattr(experiments, "published", lambda *where: {"mean": 23.0, "sem": None, "source": "a paper"})
+    monkeypatch.setitem(papers.RECIPES, "own", Recipe("generators", "split-digits", ("digits",), rows))
+    monkeypatch.setattr(recording, "published", lambda *where: {"mean": 23.0, "sem": None, "source": "a paper"})
     path = reproduce("own", tmp_path, seeds=1, iters=2, n_jobs=1)
     record = json.loads(path.read_text())
     cell = record["cells"][1]
@@ -637,7 +642,7 @@ def a_study() -> Study:
 
 
 def test_a_study_is_recorded_with_its_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    monkeypatch.setitem(papers.RECIPES, "odd", a_study())
     path = reproduce("odd", tmp_path, n_jobs=1)
     record = results.load(str(path))
     assert path.name == "odd.json" and record["command"] == "clteach reproduce odd" and not record["shortened"]
@@ -651,7 +656,7 @@ def test_a_study_is_recorded_with_its_measures(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_a_study_cannot_do_is_refused_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    monkeypatch.setitem(papers.RECIPES, "odd", a_study())
     (tmp_path / "file").touch()
     for bad, words in (
         ({"preset": "2022"}, "no presets"),
@@ -667,7 +672,7 @@ def test_what_a_study_cannot_do_is_refused_before_it_runs(tmp_path: Path, monkey
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(experiments.RECIPES, "odd", a_study())
+    monkeypatch.setitem(papers.RECIPES, "odd", a_study())
     path = reproduce("odd", tmp_path, seeds=2, iters=3, n_jobs=1)
     record = results.load(str(path))
     assert path.name == "odd_shortened.json" and "3 steps instead of 7" in record["deviations"]

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 import clteach
-from clteach import features
-from clteach.checks import quick, same_state, tiny, toy_data
-from clteach.data import Dataset
+from clteach.data import extractors
+from clteach.data.dataset import Dataset
+from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor
+from clteach.data.streams import make_stream, permuted, split
 from clteach.errors import ConfigError, DataError
-from clteach.features import EXTRACTORS, encode, make_extractor, register_extractor
-from clteach.learner import Phase
+from clteach.learners.learner import Phase
+from clteach.learners.replay import Memory
 from clteach.methods import METHODS
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.methods.generative_replay import GenerativeReplay
-from clteach.replay import Memory
 from clteach.seeding import generator
-from clteach.streams import make_stream, permuted, split
-from clteach.training import load_learner
+from clteach.training.learner_checks import quick, same_state, tiny, toy_data
+from clteach.training.run import load_learner
 
 ALL_OFF = {"feedback": False, "conditional": False, "gating": 0.0}
 
@@ -40,7 +40,7 @@ def rows() -> Iterator[None]:
     register_extractor("rows", lambda shape: Rows())
     yield
     del EXTRACTORS["rows"]
-    features._LATEST.clear()
+    extractors._LATEST.clear()
 
 
 def test_features_are_those_of_the_extractor_whatever_the_batch() -> None:
@@ -142,7 +142,7 @@ def test_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         make_stream("split-toy", dataset=data, extractor="row")
     with pytest.raises(ConfigError, match="belong to an extractor"):
         make_stream("split-toy", dataset=data, weights="some.safetensors")
-    with pytest.raises(ConfigError, match=r"neither here nor in .*python -m clteach.pretraining"):
+    with pytest.raises(ConfigError, match=r"neither here nor in .*clteach pretrain"):
         make_stream("split-toy", dataset=data, extractor="rows", weights="some.safetensors")
     stream = split(encoded, tasks=2)
     for settings in ({"extractor": "rows"}, {"internal": False}):

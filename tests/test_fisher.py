@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clteach.data.tasks import Data
 from clteach.errors import ConfigError
-from clteach.fisher import LABELS, fisher_diagonal, fisher_linear, fisher_vmap
-from clteach.nets import mlp
-from clteach.streams import Data
+from clteach.learners.fisher import LABELS, fisher_diagonal, fisher_linear, fisher_vmap
+from clteach.models.nets import mlp
 
 
 def problem(n: int = 13, net: nn.Module | None = None) -> tuple[nn.Module, Data, Tensor]:

@@ -8,21 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from clteach import generation
-from clteach.checks import toy_data
-from clteach.data import load
+from clteach.data.catalogue import load
+from clteach.data.streams import dirichlet, permuted, split
 from clteach.errors import ConfigError
-from clteach.generation import (
-    feature_classifier,
-    frechet_distance,
-    inception_score,
-    precision_recall,
-    precision_recall_curve,
-    quality,
-)
 from clteach.methods import build
+from clteach.metrics import judge
+from clteach.metrics.generation import frechet_distance, inception_score, precision_recall, precision_recall_curve
+from clteach.metrics.judge import feature_classifier, quality
 from clteach.seeding import generator
-from clteach.streams import dirichlet, permuted, split
+from clteach.training.learner_checks import toy_data
 
 
 def whitened(n: int, d: int) -> torch.Tensor:
@@ -130,7 +124,7 @@ def test_quality_by_group_is_the_quality_of_each_part() -> None:
     """Classes 7 and 1 make task 0, class 4 makes task 1: the judge's numbers are not the groups' numbers."""
     net, (real, of), (generated, shown) = Brightness(), gray(7, 1, 4), gray(4, 4, 1, 4)
     task = (of == 4).long()
-    by_task = generation.quality_by_group(net, real, task, generated)  # type: ignore[arg-type]
+    by_task = judge.quality_by_group(net, real, task, generated)  # type: ignore[arg-type]
     assert by_task[0]["share"] == 0.25 and by_task[1]["share"] == 0.75
     for t, group in by_task.items():
         part = quality(net, real[task == t], generated[(shown == 4).long() == t])  # type: ignore[arg-type]
@@ -141,21 +135,21 @@ def test_quality_by_group_is_the_quality_of_each_part() -> None:
 def test_quality_by_group_believes_what_was_asked_for() -> None:
     net, (real, of), (generated, _) = Brightness(), gray(0, 1), gray(1, 1)
     asked = torch.tensor([0, 1]).repeat_interleave(40)
-    by_class = generation.quality_by_group(net, real, of, generated, asked)  # type: ignore[arg-type]
+    by_class = judge.quality_by_group(net, real, of, generated, asked)  # type: ignore[arg-type]
     assert by_class[0]["share"] == by_class[1]["share"] == 0.5
     assert by_class[0]["fid"] > 10 * by_class[1]["fid"]  # asked for 0, it gave 1
-    seen = generation.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
+    seen = judge.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
     assert seen[0]["share"] == 0 and math.isnan(seen[0]["fid"]) and seen[1]["share"] == 1
 
 
 def test_quality_by_group_leaves_out_what_looks_like_no_group() -> None:
     net, (real, of), (generated, _) = Brightness(), gray(0, 1), gray(1, 9)
-    groups = generation.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
+    groups = judge.quality_by_group(net, real, of, generated)  # type: ignore[arg-type]
     assert groups[0]["share"] == 0 and groups[1]["share"] == 0.5
     with pytest.raises(ConfigError, match="3 groups of 80 real images, no groups asked for of 80 generated ones"):
-        generation.quality_by_group(net, real, of[:3], generated)  # type: ignore[arg-type]
+        judge.quality_by_group(net, real, of[:3], generated)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="80 groups of 80 real images, 5 groups asked for"):
-        generation.quality_by_group(net, real, of, generated, of[:5])  # type: ignore[arg-type]
+        judge.quality_by_group(net, real, of, generated, of[:5])  # type: ignore[arg-type]
 
 
 def test_errors_say_what_is_wrong() -> None:
@@ -177,7 +171,7 @@ def test_errors_say_what_is_wrong() -> None:
 @pytest.fixture
 def folder(tmp_path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     monkeypatch.setenv("CLTEACH_DATA", str(tmp_path))
-    monkeypatch.setattr(generation, "_trained", {})
+    monkeypatch.setattr(judge, "_trained", {})
     return tmp_path
 
 
@@ -195,7 +189,7 @@ def test_the_classifier_depends_on_the_data_set_alone(folder) -> None:  # type: 
 
 
 def test_permuted_images_have_a_classifier_of_their_own(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(generation, "fit", lambda net, data: None)  # which one is asked for, not what it has learned
+    monkeypatch.setattr(judge, "fit", lambda net, data: None)  # which one is asked for, not what it has learned
     one, again, other = (permuted(toy_data(), "class", tasks=2, pad=0, seed=seed) for seed in (0, 0, 1))
     assert feature_classifier(one) is feature_classifier(again) is not feature_classifier(other)
 
@@ -203,11 +197,11 @@ def test_permuted_images_have_a_classifier_of_their_own(folder, monkeypatch) -> 
 def test_the_classifier_is_read_back_or_trained_again_alike(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     stream = split(toy_data(), "class", tasks=2)
     first = feature_classifier(stream).state_dict()
-    generation._trained.clear()
+    judge._trained.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(generation, "fit", lambda *_: pytest.fail("trained again although the file is there"))
+        patched.setattr(judge, "fit", lambda *_: pytest.fail("trained again although the file is there"))
         read = feature_classifier(stream).state_dict()
-    generation._trained.clear()
+    judge._trained.clear()
     (folder / "features").rename(folder / "elsewhere")
     (folder / "features").write_text("a file where the folder should be: nothing can be written")
     again = feature_classifier(stream).state_dict()

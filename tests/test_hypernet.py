@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from clteach.errors import ConfigError
-from clteach.hypernet import Hypernet, Target, check_sizes, direct_drift
-from clteach.nets import mlp
+from clteach.models.hypernet import Hypernet, Target, check_sizes, direct_drift
+from clteach.models.nets import mlp
 
 SIZES = {"truncated": 37, "whole chunks": 23, "one chunk": None, "a chunk each": 1}
 """Chunk sizes for a target of 161 = 7 · 23 weights."""

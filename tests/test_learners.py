@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from clteach.checks import CHECKS, check_learner, check_scenarios, quick, same_state, tiny, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import SCENARIOS, Batch
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Learner, Losses, Noise, Quadratic, choices
+from clteach.learners.learner import Classifier, Learner, Losses, Noise, choices
+from clteach.learners.penalty import Quadratic
 from clteach.methods import METHODS
-from clteach.streams import SCENARIOS, Batch, split
+from clteach.training.learner_checks import CHECKS, check_learner, check_scenarios, quick, same_state, tiny, toy_data
 
 CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
 

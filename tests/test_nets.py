@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
-from clteach.nets import conv_net, mlp, one_hot, resnet32
+from clteach.models.nets import conv_net, mlp, one_hot, resnet32
 from clteach.seeding import seeded
 
 

@@ -11,7 +11,7 @@ import pytest
 import clteach
 from clteach.errors import ConfigError
 from clteach.methods.joint import Joint
-from clteach.notebook import by_size, show_source
+from clteach.notebook.page import by_size, show_source
 
 
 def test_by_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from clteach.data.plane import CLOUDS, lattice, make_cloud
 from clteach.errors import ConfigError
-from clteach.plane import CLOUDS, coverage, effective_modes, lattice, make_cloud
+from clteach.metrics.modes import coverage, effective_modes
 from clteach.seeding import generator
 
 

@@ -361,7 +361,7 @@ def test_matrices_of_another_measure_are_shown_as_they_are() -> None:
 
 
 def test_energy_map_puts_each_value_at_its_point() -> None:
-    from clteach.plane import lattice
+    from clteach.data.plane import lattice
 
     energies = lattice(2.0, 5).square().sum(1).view(5, 5)  # x² + y²
     figure = plots.energy_map(energies, 2.0, samples=[[0.5, 1.0]], data=[[0.0, 0.0], [1.0, 1.0]], title="map")

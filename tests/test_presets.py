@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from clteach import presets, results
+from clteach import results
+from clteach.data.tasks import SCENARIOS
 from clteach.errors import ConfigError
+from clteach.experiments import papers
+from clteach.experiments.agreement import _published, published
+from clteach.experiments.papers import PRESETS, column, default_preset
+from clteach.experiments.papers.baselines import ROWS
+from clteach.experiments.recipe import Row, by
 from clteach.methods import METHODS, configure
-from clteach.presets import PRESETS, ROWS, Row, by, column, default_preset
-from clteach.results import _published, published
-from clteach.streams import SCENARIOS
 
 COLUMNS = [(name, stream) for name, preset in PRESETS.items() for stream in preset.columns]
 
@@ -145,7 +148,7 @@ def test_rows_are_methods_with_real_settings() -> None:
     assert ROWS["DGR"] == Row("generative-replay", {"targets": "hard"})
     assert ROWS["DGR + distillation"] == Row("generative-replay", {"targets": "soft"})
     assert all(name in ROWS for preset in PRESETS.values() for name in preset.without)
-    assert presets.column("2018", "split-mnist").settings("generative-replay", "class")["targets"] == "hard"
+    assert papers.column("2018", "split-mnist").settings("generative-replay", "class")["targets"] == "hard"
 
 
 def test_multiband_has_the_papers_number_of_steps() -> None:

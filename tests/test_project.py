@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import clteach
-from clteach.results import stamp
+from clteach.results.pages import stamp
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

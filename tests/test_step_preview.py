@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.learner import adam, step_preview
+from clteach.learners.optim import adam, step_preview
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "adam": lambda ps: adam(ps, 1e-2),

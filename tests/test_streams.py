@@ -10,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clteach.checks import toy_data
-from clteach.data import Dataset, load
+from clteach.data.catalogue import load
+from clteach.data.dataset import Dataset
+from clteach.data.streams import dirichlet, permuted, split
+from clteach.data.tasks import Data, Spec, Stream
 from clteach.errors import ConfigError, DataError
-from clteach.streams import Data, Spec, Stream, dirichlet, permuted, split
+from clteach.training.learner_checks import toy_data
 
 
 def labels(stream: Stream) -> list[list[int]]:

@@ -7,24 +7,28 @@ import math
 import pytest
 import torch
 
-from clteach import options, results, studies
-from clteach.checks import toy_data
-from clteach.data import data_folder
+from clteach import results
+from clteach.cli import options
+from clteach.cli.commands import grid
+from clteach.cli.options import Sweep
+from clteach.data.catalogue import data_folder
+from clteach.data.streams import make_stream, split
 from clteach.errors import ConfigError
-from clteach.experiments import grid
-from clteach.generation import frechet_distance
+from clteach.experiments.papers import RECIPES, brain_inspired_replay, column, domain_transfer, ebgan, hypernetwork
+from clteach.experiments.papers.domain_transfer import Domain, accuracy, adapt, reduced, shifted
+from clteach.experiments.papers.ebgan import FINALISTS, WINNERS, trials
+from clteach.experiments.recipe import Recipe, Study
 from clteach.methods import METHODS, build, configure
-from clteach.methods.domain_transfer import Domain, accuracy, adapt, reduced, shifted
-from clteach.options import Sweep
-from clteach.presets import column
-from clteach.recipes import FINALISTS, RECIPES, WINNERS, Recipe, Study, trials
+from clteach.metrics.generation import frechet_distance
 from clteach.seeding import generator
+from clteach.training.learner_checks import toy_data
+from clteach.training.loop import train
 
 TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4}
 EBGAN_STUDIES = [
     name
     for name, recipe in RECIPES.items()
-    if isinstance(recipe, Study) and recipe.run in (studies.plane_gan, studies.plane_trial)
+    if isinstance(recipe, Study) and recipe.run in (ebgan.plane_gan, ebgan.plane_trial)
 ]
 
 
@@ -61,30 +65,30 @@ def test_the_search_is_equally_long_for_each_method_and_shares_the_networks() ->
 
 def test_a_trial_uses_a_seed_that_is_not_reported() -> None:
     settings = {**TINY, "batch": 8}
-    trial = studies.plane_trial(0, 5, **settings)
-    assert trial == {**studies.plane_gan(100, 5, **settings), "score": trial["modes"] * trial["quality"]}
+    trial = ebgan.plane_trial(0, 5, **settings)
+    assert trial == {**ebgan.plane_gan(100, 5, **settings), "score": trial["modes"] * trial["quality"]}
 
 
 def test_margins_are_those_of_the_paper_in_the_units_of_the_plane() -> None:
     rows = RECIPES["ebgan-margin"].rows
-    gan = studies.make_gan((2,), studies.EBGAN.Config(**rows["10"]), bounded=False)  # type: ignore[arg-type]
-    default = studies.make_gan((2,), studies.EBGAN.Config(), bounded=False)
+    gan = ebgan.make_gan((2,), ebgan.EBGAN.Config(**rows["10"]), bounded=False)  # type: ignore[arg-type]
+    default = ebgan.make_gan((2,), ebgan.EBGAN.Config(), bounded=False)
     assert gan.margin_at(0.5) == default.margin_at(0.5) == pytest.approx(10 * math.sqrt(2 / 784))
-    moving = studies.make_gan((2,), studies.EBGAN.Config(**rows["1 → 10"]), bounded=False)  # type: ignore[arg-type]
+    moving = ebgan.make_gan((2,), ebgan.EBGAN.Config(**rows["1 → 10"]), bounded=False)  # type: ignore[arg-type]
     ends = [float(moving.margin_at(progress)) / math.sqrt(2 / 784) for progress in (0.0, 1.0)]
     assert ends == pytest.approx([1.0, 10.0])
 
 
 def test_samples_are_judged_like_the_learner_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study of samples is one task with all classes, and its FID that of the learner's own samples."""
-    monkeypatch.setattr(studies, "load", lambda name: toy_data(n_classes=4, n=30))
-    found = studies.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
+    monkeypatch.setattr(ebgan, "load", lambda name: toy_data(n_classes=4, n=30))
+    found = ebgan.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
     assert set(RECIPES["ebgan-samples"].measures) <= set(found)  # type: ignore[union-attr]
-    assert found == studies.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
-    stream = studies.split(toy_data(n_classes=4, n=30), "class", tasks=1)
-    run = studies.train("ebgan", stream, steps=5, batch_size=8, seed=3, **TINY)
+    assert found == ebgan.samples(3, 5, "ebgan", "toy", batch=8, **TINY)
+    stream = split(toy_data(n_classes=4, n=30), "class", tasks=1)
+    run = train("ebgan", stream, steps=5, batch_size=8, seed=3, **TINY)
     learner, test = run.learner, stream[0].test
-    assert isinstance(learner, studies.PureGenerator)
+    assert isinstance(learner, ebgan.PureGenerator)
     real = torch.cat([batch.x for batch in test.batches()])
     fid = frechet_distance(learner.features(real), learner.features(learner.judged(0, test)))
     assert found["fid"] == pytest.approx(fid) == pytest.approx(float(run.accuracy[0, 0]))
@@ -126,7 +130,7 @@ def test_domains_may_have_other_numbers_of_images_and_only_the_bound_reads_targe
 def test_digits_and_mnist_both_ways() -> None:
     if not (data_folder() / "mnist.npz").is_file():
         pytest.skip("mnist.npz is not in the data folder; set CLTEACH_DATA to a folder that holds it")
-    found = studies.digits_and_mnist(0, 80, "target")
+    found = domain_transfer.digits_and_mnist(0, 80, "target")
     assert set(found) == set(RECIPES["domain-transfer-digits-mnist"].measures)  # type: ignore[union-attr]
     assert min(found.values()) > 40  # even 80 steps on the target's own labels are far above 10 % by chance
 
@@ -139,7 +143,7 @@ def test_dreams_are_judged_together_and_by_task(row: str) -> None:
     study = RECIPES["bir-generator-quality"]
     assert isinstance(study, Study)
     small = {**study.rows[row], "vae_hidden": (32,), "hidden": (32,)}
-    found = studies.dreams(1, 60, stream="split-digits", preset="digits", **small)
+    found = brain_inspired_replay.dreams(1, 60, stream="split-digits", preset="digits", **small)
     assert set(study.measures) <= set(found) and all(map(math.isfinite, found.values()))
     if row == "GR":  # so short a run dreams of some tasks no more: that is a number as well
         missing = [t for t in range(1, 6) if found[f"share_{t}"] == 0]
@@ -152,12 +156,12 @@ def test_dreams_are_judged_together_and_by_task(row: str) -> None:
 
 
 def test_the_ends_of_the_line_are_the_tasks_own_networks() -> None:
-    found = studies.embedding_line(0, 60, 1, 3, "split-digits", "digits")
+    found = hypernetwork.embedding_line(0, 60, 1, 3, "split-digits", "digits")
     assert set(found) == set(RECIPES["hypernetwork-line"].measures)  # type: ignore[union-attr]
     base = column("digits", "split-digits")
-    stream = studies.make_stream("split-digits", "task", **base.stream)
+    stream = make_stream("split-digits", "task", **base.stream)
     settings = base.settings("hypernetwork", "task")
-    run = studies.train("hypernetwork", stream, steps=60, batch_size=base.batch, seed=0, **settings)
+    run = train("hypernetwork", stream, steps=60, batch_size=base.batch, seed=0, **settings)
     last = 100 * run.accuracy[-1]
     assert found["first_0"] == pytest.approx(float(last[0]), abs=1e-3)
     assert found["second_1"] == pytest.approx(float(last[2]), abs=1e-3)
@@ -189,7 +193,7 @@ def test_the_grid_is_what_the_sweep_of_its_record_would_try() -> None:
 def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
     recipe = RECIPES["replay-models-split-mnist"]
     assert isinstance(recipe, Recipe)
-    spec = studies.split(toy_data(), "class", tasks=2).spec
+    spec = split(toy_data(), "class", tasks=2).spec
     shared = set()
     for row in recipe.rows.values():
         settings = {**column("2022", recipe.stream).settings(row.method, "class"), **row.settings}
@@ -200,6 +204,6 @@ def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
         )
     assert len(shared) == 1
     with pytest.raises(ConfigError, match="unknown recipe"):
-        from clteach.experiments import reproduce
+        from clteach.experiments.recording import reproduce
 
         reproduce("replay-models-split-mnst")

@@ -19,14 +19,17 @@ import pytest
 import torch
 
 from clteach import training
-from clteach.checks import quick, same_state, tiny, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Batch, Shuffle
 from clteach.errors import CheckpointError, ClteachError, ConfigError
-from clteach.learner import Classifier, Losses, Noise, Phase, adam, drop_idle_moments
+from clteach.learners.learner import Classifier, Losses, Noise, Phase
+from clteach.learners.optim import adam, drop_idle_moments
 from clteach.methods import METHODS, build, register
 from clteach.seeding import derive, generator, seeded
 from clteach.storage import load_tensors
-from clteach.streams import Batch, split
-from clteach.training import Run, Shuffle, load_learner, train
+from clteach.training.learner_checks import quick, same_state, tiny, toy_data
+from clteach.training.loop import train
+from clteach.training.run import Run, load_learner
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from clteach.vae import VAE, bernoulli_nll, kl_standard_normal, reparameterise
+from clteach.models.vae import VAE, bernoulli_nll, kl_standard_normal, reparameterise
 
 
 @settings(deadline=None, max_examples=30)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clteach import plots
 from clteach.errors import ConfigError, DataError
-from clteach.widgets import explorer, explorer_grid
+from clteach.notebook.explorers import explorer, explorer_grid
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import clteach
-from clteach.comparison import CHAPTERS
 from clteach.exercises import course
-from clteach.exercises.core import chapters, exercises
+from clteach.exercises.chapters import chapters, exercises
+from clteach.results.cards import CHAPTERS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

@@ -19,7 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from clteach.exercises.core import Exercise, Mistake, Report, check, exercises, get
+from clteach.exercises.chapters import exercises, get
+from clteach.exercises.checking import Report, check
+from clteach.exercises.exercise import Exercise, Mistake
 
 __all__ = ["Exercise", "Mistake", "Report", "check", "exercises", "get", "list", "show"]
 

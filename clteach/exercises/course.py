@@ -13,8 +13,9 @@ from typing import Any
 
 import clteach
 from clteach.errors import ConfigError, unknown
-from clteach.exercises.core import Exercise, chapters, exercises
-from clteach.files import write_atomic
+from clteach.exercises.chapters import chapters, exercises
+from clteach.exercises.exercise import Exercise
+from clteach.storage import write_atomic
 
 LEVELS = {1: "warm-up", 2: "key step", 3: "stretch"}
 INSTALL = "try:\n    import clteach\nexcept ImportError:\n    %pip install -q clteach"

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from clteach.errors import ConfigError
-from clteach.files import write_atomic
+from clteach.storage import write_atomic
 
 LARGEST = 20_000_000  # bytes of a notebook that is read
 CELL_SECONDS = 60.0
@@ -118,7 +118,7 @@ def _read(file: Path) -> list[str] | str:
 
 
 def _chapter(sources: dict[Path, list[str] | str]) -> str:
-    from clteach.exercises.core import chapters
+    from clteach.exercises.chapters import chapters
 
     votes = Counter(
         number
@@ -233,7 +233,8 @@ def _entries(work: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Run the cells, then yield a line for what went wrong in them and one for every exercise."""
     import torch
 
-    from clteach.exercises.core import check, get
+    from clteach.exercises.chapters import get
+    from clteach.exercises.checking import check
     from clteach.exercises.limits import limited
 
     torch.set_num_threads(1)

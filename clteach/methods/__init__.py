@@ -1,11 +1,13 @@
-"""One paper, one file. `METHODS` maps every method's name to its class; `register` adds your own."""
+"""Methods: one paper, one file. `METHODS` maps every method's name to its class; `register` adds your own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from clteach.data.tasks import Spec
 from clteach.errors import ConfigError, unknown
-from clteach.learner import Learner
+from clteach.learners.learner import Learner
 from clteach.methods.a_gem import AGEM
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.dream_replay import DreamReplay
@@ -25,7 +27,6 @@ from clteach.methods.online_ewc import OnlineEWC
 from clteach.methods.si import SI
 from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
-from clteach.streams import Spec
 
 L = TypeVar("L", bound=type[Learner])
 
@@ -87,3 +88,8 @@ def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:
         raise ConfigError(f"{cls.name} has no setting {unknown[0]!r}. Expected one of {', '.join(fields)}.")
     make: Any = cls.Config
     return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def fitting(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that the method has (a preset's common ones are for the methods that know them)."""
+    return {k: v for k, v in settings.items() if k in method(name).Config.__dataclass_fields__}

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clteach.learner import Classifier, Losses, Noise, total
+from clteach.data.tasks import Batch
+from clteach.learners.learner import Classifier, Losses, Noise, total
 from clteach.methods.er import ER
-from clteach.streams import Batch
 
 
 class AGEM(ER):

@@ -11,15 +11,15 @@ the images are. The brain also replays, and it differs in five ways:
 3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
    class: $h = g \odot \mathrm{ReLU}(W h' + b)$ with $g = \sum_c p_c\, m_c$, $m_c \in \{0, 1\}^n$ fixed. In Domain-IL, where
    all tasks share their classes, the context is the task.
-4. **Internal replay** (`extractor`, `internal`; or a stream that is encoded already, see `clteach.features`). What is
+4. **Internal replay** (`extractor`, `internal`; or a stream that is encoded already, see `clteach.data.extractors`). What is
    dreamed is not an image but what a frozen feature extractor would say of it.
 5. **Distillation** (`targets`): dreams are labelled with the old model's probabilities p, not with its choice.
 
 Here p is one-hot for real data (the true class) and the old model's softmax at temperature T for replayed data. The VAE with
-prior (2) and gates (3) is in `clteach.context_vae`; this file is about how classifier and dreams work together. Classes to
-replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL the class
-drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number is that of
-`generative-replay`.
+prior (2) and gates (3) is in `clteach.models.context_vae`; this file is about how classifier and dreams work together. The
+classes to replay are drawn uniformly from those of past tasks; which class was *meant* does not become the label. In Task-IL
+the class drawn tells which head the sample belongs to, and only this head learns from it. With all five off, every number
+is that of `generative-replay`.
 
 Where this leaves the published code: replayed labels give no probability to classes that no task has shown yet; in Task-IL
 the head is drawn for each sample, not the same number of samples for each head; SI holds the classifier, not the decoder.
@@ -34,17 +34,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.context_vae import ContextVAE
+from clteach.data.extractors import fingerprint, make_extractor
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.features import fingerprint, make_extractor
-from clteach.learner import Losses, Noise, Phase, adam
+from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.optim import adam
+from clteach.learners.replay import imitation_loss
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.si import SI
-from clteach.nets import deconv_pixels, mlp, one_hot
-from clteach.replay import imitation_loss
+from clteach.models.context_vae import ContextVAE
+from clteach.models.nets import deconv_pixels, mlp, one_hot
+from clteach.models.vae import reparameterise
 from clteach.seeding import derive
-from clteach.streams import Batch, Data, Spec
-from clteach.vae import reparameterise
 
 
 class BrainInspiredReplay(GenerativeReplay):
@@ -64,9 +65,9 @@ class BrainInspiredReplay(GenerativeReplay):
         gating: float = 0.1
         """share X of the decoder's hidden units that a context switches off, in [0, 1) (0: no gates)"""
         extractor: str | None = None
-        """frozen feature extractor before the network, a name in clteach.features ("conv" or your own); None: none"""
+        """frozen feature extractor before the network, a name in clteach.data.extractors ("conv" or your own); None: none"""
         weights: str | None = None
-        """file with the extractor's pre-trained weights (clteach.pretraining.pretrain writes it)"""
+        """file with the extractor's pre-trained weights (clteach.training.pretraining.pretrain writes it)"""
         internal: bool = True
         """replay features instead of pixels, where there is an extractor"""
         reinit: bool = False

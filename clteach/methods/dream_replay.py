@@ -20,15 +20,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Generator, Losses, Noise, Phase, PureGenerator, frozen_copy, refresh
+from clteach.learners import learner
+from clteach.learners.generator import PureGenerator
+from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
+from clteach.learners.replay import imitation_loss
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.vae_generators import ReplayVAE
-from clteach.replay import imitation_loss
-from clteach.streams import Batch, Data, Spec
+from clteach.models.frozen import frozen_copy, refresh
 
 GENERATORS: dict[str, type[PureGenerator]] = {
     "vae": ReplayVAE,

@@ -15,7 +15,7 @@ samples for ever. At equilibrium $p_G = p_{\text{data}}$, and the critic's loss 
 
 Nothing in $\mathcal{L}_G$ asks for variety within a batch. EBGAN-PT adds `pull_away`, which wants the codes of a batch to be
 orthogonal. With `objective="gan"` the critic is the classifier of Goodfellow et al. 2014 instead, everything else alike
-(`clteach.gan`, where the rounds of the game are).
+(`clteach.learners.gan`, where the rounds of the game are).
 
 As a continual learner (`EBGAN`) both players are told the task, and from the second task on a copy of the generator from
 before the task knows the past, which can be kept in two ways. With `past="replay"` its samples stand in for the data of the
@@ -38,12 +38,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.gan import GAN, GANConfig, Past, Round, cooled, critic_terms, generator_terms, optimizers, told, update
-from clteach.learner import Losses, Noise, Phase, PureGenerator, constant, frozen_copy, refresh
-from clteach.nets import mlp
+from clteach.learners.gan import (
+    GAN,
+    GANConfig,
+    Past,
+    Round,
+    cooled,
+    critic_terms,
+    generator_terms,
+    optimizers,
+    told,
+    update,
+)
+from clteach.learners.generator import PureGenerator
+from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.optim import constant
+from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.nets import mlp
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec
 
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:

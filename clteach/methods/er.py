@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Losses, Noise
-from clteach.replay import Memory
-from clteach.streams import Batch, Data, Spec
+from clteach.learners import learner
+from clteach.learners.learner import Classifier, Losses, Noise
+from clteach.learners.replay import Memory
 
 
 class ER(Classifier):

@@ -13,8 +13,8 @@ $$\mathcal{L}_t(\theta) = \mathcal{L}_{\text{task } t}(\theta)
 Units: F is in squared nats per squared weight, so λ makes up for how small squared gradients of a well-fitted model are;
 values from 10² to 10¹⁰ are usual, and the best one differs between scenarios by orders of magnitude.
 
-The tasks' penalties are folded into one quadratic (`clteach.learner.Quadratic`), so a step costs the same in task 2 and in
-task 100. The Fisher information itself is computed in `clteach.fisher`.
+The tasks' penalties are folded into one quadratic (`clteach.learners.penalty.Quadratic`), so a step costs the same in task 2
+and in task 100. The Fisher information itself is computed in `clteach.learners.fisher`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from typing import Any, Literal
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from clteach import learner
+from clteach.data.tasks import Data, Spec
 from clteach.errors import ConfigError
-from clteach.fisher import fisher_diagonal
-from clteach.learner import Classifier, Quadratic
-from clteach.streams import Data, Spec
+from clteach.learners import learner
+from clteach.learners.fisher import fisher_diagonal
+from clteach.learners.learner import Classifier
+from clteach.learners.penalty import Quadratic
 
 
 class EWC(Classifier):

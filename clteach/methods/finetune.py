@@ -9,7 +9,7 @@ so wherever old and new tasks disagree about a weight, the new task wins: catast
 
 from __future__ import annotations
 
-from clteach.learner import Classifier
+from clteach.learners.learner import Classifier
 
 
 class FineTune(Classifier):

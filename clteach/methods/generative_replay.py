@@ -19,9 +19,9 @@ for the classifier as for the generator (which replays itself, or it would forge
 
 In Task-IL there is no telling which task a replayed image belongs to, so its loss is the mean over all past heads.
 
-The VAE learns beside the classifier, in the same steps. On an encoded stream (`clteach.features`) it dreams of features,
-and its decoder gives the mean of a Gaussian instead of probabilities of pixels. With `replay_model` another generator
-dreams, one that learns each task before the classifier does: see `clteach.methods.dream_replay`.
+The VAE learns beside the classifier, in the same steps. On an encoded stream (`clteach.data.extractors`) it dreams of
+features, and its decoder gives the mean of a Gaussian instead of probabilities of pixels. With `replay_model` another
+generator dreams, one that learns each task before the classifier does: see `clteach.methods.dream_replay`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Generator, Learner, Losses, Noise, Phase, adam, frozen_copy, refresh
-from clteach.replay import imitation_loss, put, room, take
+from clteach.learners import learner
+from clteach.learners.learner import Classifier, Generator, Learner, Losses, Noise, Phase
+from clteach.learners.optim import adam
+from clteach.learners.replay import imitation_loss, put, room, take
+from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec
-from clteach.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 
 
 class GenerativeReplay(Classifier, Generator):

@@ -11,7 +11,7 @@ $$\mathcal{L} = \mathcal{L}_{\text{task}}(\Theta_h, e_T) + \frac{\beta}{T-1} \su
 with $\Theta_h^*$ from before task T. $\Delta\Theta_h$ is the step that the optimiser would take for the task's loss alone, a
 constant for the gradient: the regulariser looks at the place where the task wants to go, not where it is (at
 $\Theta_h = \Theta_h^*$ its gradient would be zero, and the first steps would go unprotected). The sum over past tasks is
-computed in a form whose cost hardly grows with their number, see `clteach.hypernet`.
+computed in a form whose cost hardly grows with their number, see `clteach.models.hypernet`.
 
 Which embedding to use for an image of unknown task? **HNET+ENT** tries all and takes the one whose network is surest, by the
 entropy of its prediction. (HNET+R: `clteach.methods.hypernetwork_replay`, HNET+TIR: `clteach.methods.hypernetwork_tir`.)
@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.hypernet import Hypernet, Target, check_sizes
-from clteach.learner import Learner, Losses, Noise, Phase, adam, step_preview, total
-from clteach.nets import conv_net, mlp, resnet32
+from clteach.learners import learner
+from clteach.learners.learner import Learner, Losses, Noise, Phase, total
+from clteach.learners.optim import adam, step_preview
+from clteach.models.hypernet import Hypernet, Target, check_sizes
+from clteach.models.nets import conv_net, mlp, resnet32
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec
 
 
 class ProtectsPast(Learner):

@@ -21,16 +21,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.hypernet import Hypernet, Target, check_sizes
-from clteach.learner import Classifier, Generator, Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.learners import learner
+from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
+from clteach.learners.optim import adam
+from clteach.learners.replay import imitation_loss
 from clteach.methods.hypernetwork import ProtectsPast
-from clteach.nets import mlp, one_hot
-from clteach.replay import imitation_loss
+from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.hypernet import Hypernet, Target, check_sizes
+from clteach.models.nets import mlp, one_hot
+from clteach.models.vae import bernoulli_nll, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec
-from clteach.vae import bernoulli_nll, kl_standard_normal, reparameterise
 
 REPLAY_MODEL = "replay model"
 

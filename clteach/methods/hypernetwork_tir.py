@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.hypernet import Hypernet
-from clteach.learner import Losses, Noise, Phase, adam
+from clteach.data.tasks import Batch, Spec
+from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.optim import adam
 from clteach.methods.hypernetwork import Hypernetwork, ProtectsPast
 from clteach.methods.hypernetwork_replay import REPLAY_MODEL, ReplayModel
-from clteach.nets import mlp
+from clteach.models.hypernet import Hypernet
+from clteach.models.nets import mlp
 from clteach.seeding import seeded
-from clteach.streams import Batch, Spec
 
 TASK_INFERENCE = "task inference"
 

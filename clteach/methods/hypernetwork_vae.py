@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clteach.learner import GeneratorConfig, Losses, Noise, Phase, PureGenerator
+from clteach.data.tasks import Batch
+from clteach.learners.generator import GeneratorConfig, PureGenerator
+from clteach.learners.learner import Losses, Noise, Phase
 from clteach.methods.hypernetwork_replay import REPLAY_MODEL, ReplayModel
-from clteach.streams import Batch
 
 
 class HypernetworkVAE(ReplayModel, PureGenerator):

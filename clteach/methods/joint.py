@@ -8,8 +8,8 @@ steps per task is the same as for the other methods, so the data seen per class 
 
 from __future__ import annotations
 
-from clteach.learner import Classifier
-from clteach.streams import Data, Stream
+from clteach.data.tasks import Data, Stream
+from clteach.learners.learner import Classifier
 
 
 class Joint(Classifier):

@@ -19,11 +19,12 @@ from typing import Any, Literal
 
 import torch
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Losses, Noise, Phase, frozen_copy, refresh
-from clteach.replay import imitation_loss
-from clteach.streams import Batch, Data, Spec
+from clteach.learners import learner
+from clteach.learners.learner import Classifier, Losses, Noise, Phase
+from clteach.learners.replay import imitation_loss
+from clteach.models.frozen import frozen_copy, refresh
 
 
 class LwF(Classifier):

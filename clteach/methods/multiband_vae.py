@@ -34,14 +34,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clteach.bands import BitPrior, Decoder, controlled_forgetting
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise, Phase, adam, frozen_copy, refresh
+from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.optim import adam
 from clteach.methods.vae_generators import EPOCHS, VAELearner
-from clteach.nets import mlp
+from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.multiband import BitPrior, Decoder, controlled_forgetting
+from clteach.models.nets import mlp
+from clteach.models.vae import bernoulli_nll, binary_sample, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec
-from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal, reparameterise
 
 LOCAL, WARM_UP, TRANSLATOR = 70 / EPOCHS, 7 / EPOCHS, 5 / EPOCHS
 """Shares of a task's steps from task 2 on: the local phase with its warm-up, and the translator's own start after it."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from clteach.data.tasks import Data
 from clteach.errors import ConfigError
-from clteach.fisher import fisher_diagonal
+from clteach.learners.fisher import fisher_diagonal
 from clteach.methods.ewc import EWC
-from clteach.streams import Data
 
 
 class OnlineEWC(EWC):

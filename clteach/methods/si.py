@@ -24,10 +24,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clteach import learner
+from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier, Losses, Noise, Phase, Quadratic, total
-from clteach.streams import Batch, Data, Spec
+from clteach.learners import learner
+from clteach.learners.learner import Classifier, Losses, Noise, Phase, total
+from clteach.learners.penalty import Quadratic
 
 
 class SI(Classifier):

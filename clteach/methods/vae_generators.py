@@ -29,14 +29,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from clteach import learner
-from clteach.bands import task_codes
+from clteach.data.tasks import Batch, Data, Spec, Stream
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise, Phase, PureGenerator, adam, frozen_copy, refresh
-from clteach.nets import mlp
+from clteach.learners import generator
+from clteach.learners.generator import PureGenerator
+from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.optim import adam
+from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.multiband import task_codes
+from clteach.models.nets import mlp
+from clteach.models.vae import bernoulli_nll, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
-from clteach.streams import Batch, Data, Spec, Stream
-from clteach.vae import bernoulli_nll, kl_standard_normal, reparameterise
 
 EPOCHS = 210
 """Epochs per task of the paper's schedule: what `decay` counts in, however many steps a task really has."""
@@ -51,7 +54,7 @@ class VAELearner(PureGenerator):
     """Base of all VAEs that generate, Multiband VAE included: settings, schedule, Adam and clipping."""
 
     @dataclass(frozen=True)
-    class Config(learner.GeneratorConfig):
+    class Config(generator.GeneratorConfig):
         """Settings of the VAE generators."""
 
         hidden: tuple[int, ...] = (512, 128, 64)

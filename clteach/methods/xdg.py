@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clteach import learner
+from clteach.data.tasks import Spec
 from clteach.errors import ConfigError
-from clteach.learner import Classifier
+from clteach.learners import learner
+from clteach.learners.learner import Classifier
 from clteach.methods.si import SI
-from clteach.nets import gated
+from clteach.models.nets import gated
 from clteach.seeding import generator
-from clteach.streams import Spec
 
 
 class XdG(Classifier):

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clteach.checks import quick, toy_data
-from clteach.learner import Phase
+from clteach.data.streams import split
+from clteach.learners.learner import Phase
 from clteach.methods.a_gem import AGEM, project
 from clteach.seeding import generator
-from clteach.streams import split
+from clteach.training.learner_checks import quick, toy_data
 
 
 def vectors(*values: list[float]) -> tuple[torch.Tensor, ...]:

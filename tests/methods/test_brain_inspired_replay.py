@@ -13,22 +13,23 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.nn import functional as F
 
-from clteach.checks import quick, same_state, toy_data
-from clteach.context_vae import ContextVAE
+from clteach.data.extractors import EXTRACTORS, register_extractor, trained
+from clteach.data.streams import split
+from clteach.data.tasks import SCENARIOS, Stream
 from clteach.errors import ConfigError
-from clteach.experiments import fitting
-from clteach.features import EXTRACTORS, register_extractor, trained
-from clteach.learner import Phase, total
-from clteach.methods import METHODS, configure
+from clteach.experiments.papers import RECIPES, column
+from clteach.experiments.recipe import chosen
+from clteach.learners.learner import Phase, total
+from clteach.methods import METHODS, configure, fitting
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.generative_replay import GenerativeReplay
-from clteach.nets import conv_features, deconv_pixels, one_hot
-from clteach.presets import chosen, column
-from clteach.pretraining import augmented, pretrain
-from clteach.recipes import RECIPES
+from clteach.models.context_vae import ContextVAE
+from clteach.models.nets import conv_features, deconv_pixels, one_hot
 from clteach.seeding import generator, seeded
-from clteach.streams import SCENARIOS, Stream, split
-from clteach.training import load_learner, train
+from clteach.training.learner_checks import quick, same_state, toy_data
+from clteach.training.loop import train
+from clteach.training.pretraining import augmented, pretrain
+from clteach.training.run import load_learner
 
 ALL_OFF = {"feedback": False, "conditional": False, "gating": 0.0}
 

@@ -9,7 +9,7 @@ import torch
 
 import clteach
 from clteach.errors import ConfigError
-from clteach.methods.domain_transfer import METHODS, reversed_gradient, shifted, transfer
+from clteach.experiments.papers.domain_transfer import METHODS, reversed_gradient, shifted, transfer
 from clteach.seeding import generator
 
 

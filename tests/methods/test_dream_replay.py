@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clteach.checks import check_pure, check_resumes, check_saves, same_state, tiny, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Stream
 from clteach.errors import ConfigError
-from clteach.learner import Phase, choices
+from clteach.learners.learner import Phase, choices
+from clteach.learners.replay import imitation_loss
 from clteach.methods import METHODS, build
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.methods.dream_replay import DREAMS, GENERATORS, DreamReplay
@@ -20,10 +22,9 @@ from clteach.methods.ebgan import EBGAN
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
-from clteach.replay import imitation_loss
 from clteach.seeding import generator
-from clteach.streams import Stream, split
-from clteach.training import train
+from clteach.training.learner_checks import check_pure, check_resumes, check_saves, same_state, tiny, toy_data
+from clteach.training.loop import train
 
 
 def changed(before: dict[str, Tensor], module: torch.nn.Module) -> bool:

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.checks import toy_data
+from clteach.data.plane import grid
+from clteach.data.streams import split
+from clteach.data.tasks import Stream
 from clteach.errors import ConfigError
-from clteach.gan import GAN, Round, fit, optimizers, update
-from clteach.learner import Phase
+from clteach.learners.gan import GAN, Round, fit, optimizers, update
+from clteach.learners.learner import Phase
 from clteach.methods.ebgan import EBGAN, EnergyGAN, energy, hinge, make_gan, pull_away
-from clteach.plane import grid
 from clteach.seeding import generator
-from clteach.streams import Stream, split
+from clteach.training.learner_checks import toy_data
 
 TINY = {"hidden": (8,), "critic_hidden": (8,), "code": 4, "z": 3, "features": "inputs"}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clteach.checks import quick, toy_data
+from clteach.data.streams import permuted, split
 from clteach.errors import ConfigError
-from clteach.learner import Phase
+from clteach.learners.learner import Phase
+from clteach.learners.replay import Memory
 from clteach.methods.er import ER
-from clteach.replay import Memory
 from clteach.seeding import generator
-from clteach.streams import permuted, split
+from clteach.training.learner_checks import quick, toy_data
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from clteach.checks import toy_data
+from clteach.data.streams import permuted, split
 from clteach.errors import ConfigError
-from clteach.fisher import fisher_diagonal
-from clteach.learner import Learner
+from clteach.learners.fisher import fisher_diagonal
+from clteach.learners.learner import Learner
 from clteach.methods import build
 from clteach.methods.ewc import EWC
-from clteach.streams import permuted, split
-from clteach.training import train
+from clteach.training.learner_checks import toy_data
+from clteach.training.loop import train
 
 
 class Spy(EWC):

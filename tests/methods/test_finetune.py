@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from clteach.checks import toy_data
-from clteach.learner import Phase
+from clteach.data.streams import split
+from clteach.learners.learner import Phase
 from clteach.methods import build
-from clteach.streams import split
-from clteach.training import train
+from clteach.training.learner_checks import toy_data
+from clteach.training.loop import train
 
 
 def test_loss_is_cross_entropy_over_the_active_units() -> None:

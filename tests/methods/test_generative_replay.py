@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from clteach.checks import check_learner, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Stream
 from clteach.errors import ConfigError
-from clteach.learner import Phase
+from clteach.learners.learner import Phase
 from clteach.methods import METHODS
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.seeding import generator
-from clteach.streams import Stream, split
-from clteach.training import train
+from clteach.training.learner_checks import check_learner, toy_data
+from clteach.training.loop import train
 
 
 def ready(

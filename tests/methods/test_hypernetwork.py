@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.checks import quick, tiny, toy_data
+from clteach.data.streams import dirichlet, split
+from clteach.data.tasks import Batch, Spec, Stream
 from clteach.errors import ConfigError
-from clteach.hypernet import direct_drift
-from clteach.learner import Learner
+from clteach.experiments.papers import column
+from clteach.learners.learner import Learner
+from clteach.learners.replay import imitation_loss
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
 from clteach.methods.hypernetwork_replay import REPLAY_MODEL, HypernetworkR
 from clteach.methods.hypernetwork_tir import TASK_INFERENCE, HypernetworkTIR
-from clteach.presets import column
-from clteach.replay import imitation_loss
+from clteach.models.hypernet import direct_drift
 from clteach.seeding import generator
-from clteach.streams import Batch, Spec, Stream, dirichlet, split
-from clteach.training import train
+from clteach.training.learner_checks import quick, tiny, toy_data
+from clteach.training.loop import train
 
 SMALL: dict[str, Any] = {"hidden": (8,), "embedding": 6, "chunk_embedding": 4, "chunk": 100}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from clteach.checks import toy_data
+from clteach.data.streams import split
 from clteach.methods import build
-from clteach.streams import split
-from clteach.training import train
+from clteach.training.learner_checks import toy_data
+from clteach.training.loop import train
 
 
 def test_data_of_all_tasks_so_far() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clteach.checks import toy_data
+from clteach.data.streams import split
 from clteach.errors import ConfigError
-from clteach.learner import Phase
+from clteach.learners.learner import Phase
+from clteach.learners.replay import imitation_loss
 from clteach.methods.lwf import LwF
-from clteach.replay import imitation_loss
 from clteach.seeding import generator
-from clteach.streams import split
+from clteach.training.learner_checks import toy_data
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.bands import BitPrior, task_codes
-from clteach.checks import quick, same_state, tiny, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Stream
 from clteach.errors import ConfigError
-from clteach.generation import frechet_distance
-from clteach.learner import Phase
+from clteach.learners.learner import Phase
 from clteach.methods.multiband_vae import MultibandVAE, controlled_forgetting
+from clteach.metrics.generation import frechet_distance
+from clteach.models.multiband import BitPrior, task_codes
+from clteach.models.vae import bernoulli_nll, binary_sample, kl_standard_normal
 from clteach.seeding import generator
-from clteach.streams import Stream, split
-from clteach.vae import bernoulli_nll, binary_sample, kl_standard_normal
+from clteach.training.learner_checks import quick, same_state, tiny, toy_data
 
 
 def ready(t: int, phase: str, n_tasks: int = 3, **settings: Any) -> tuple[MultibandVAE, Stream]:

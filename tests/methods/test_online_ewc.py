@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clteach.checks import quick, toy_data
+from clteach.data.streams import split
 from clteach.errors import ConfigError
-from clteach.fisher import fisher_diagonal
+from clteach.learners.fisher import fisher_diagonal
 from clteach.methods.ewc import EWC
 from clteach.methods.online_ewc import OnlineEWC
-from clteach.streams import split
-from clteach.training import train
+from clteach.training.learner_checks import quick, toy_data
+from clteach.training.loop import train
 
 
 def test_decay_and_centre() -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from clteach.checks import quick, toy_data
+from clteach.data.streams import split
+from clteach.data.tasks import Batch
 from clteach.errors import ConfigError
-from clteach.learner import Losses, Noise
+from clteach.learners.learner import Losses, Noise
 from clteach.methods.si import SI
-from clteach.streams import Batch, split
-from clteach.training import train
+from clteach.training.learner_checks import quick, toy_data
+from clteach.training.loop import train
 
 
 class OnAQuadratic(SI):

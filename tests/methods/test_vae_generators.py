@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from clteach.checks import quick, tiny, toy_data
-from clteach.generation import feature_classifier, features, frechet_distance, precision_recall
-from clteach.learner import Phase
+from clteach.data.streams import split
+from clteach.data.tasks import Data, Stream
+from clteach.learners.learner import Phase
 from clteach.methods import METHODS
 from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE, VAEGenerator
+from clteach.metrics.generation import frechet_distance, precision_recall
+from clteach.metrics.judge import feature_classifier, features
+from clteach.models.vae import bernoulli_nll, kl_standard_normal
 from clteach.seeding import generator
-from clteach.streams import Data, Stream, split
-from clteach.training import Run, train
-from clteach.vae import bernoulli_nll, kl_standard_normal
+from clteach.training.learner_checks import quick, tiny, toy_data
+from clteach.training.loop import train
+from clteach.training.run import Run
 
 
 def ready(cls: type[VAEGenerator], t: int, **settings: Any) -> tuple[VAEGenerator, Stream]:

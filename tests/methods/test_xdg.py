@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from clteach.checks import quick, toy_data
+from clteach.data.streams import split
 from clteach.errors import ConfigError
 from clteach.methods import build
 from clteach.methods.xdg import SIXdG, XdG
-from clteach.streams import split
-from clteach.training import load_learner
+from clteach.training.learner_checks import quick, toy_data
+from clteach.training.run import load_learner
 
 STREAM = split(toy_data(), "task", tasks=2)
 

@@ -1,0 +1,44 @@
+"""Data: a data set, by name or one's own, cut into the stream of tasks that a continual learner sees.
+
+`dataset` what a data set is, `own_data` anyone's arrays, `catalogue` data sets by name, `extractors` frozen features;
+`tasks` what a learner sees (specification, batches), `streams` how it is cut; `plane` toy data in the plane.
+"""
+
+from __future__ import annotations
+
+from clteach.data.catalogue import NAMES, data_folder, load, outline
+from clteach.data.dataset import Dataset, as_floats, join
+from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor
+from clteach.data.own_data import from_arrays
+from clteach.data.plane import lattice, make_cloud
+from clteach.data.streams import MAKERS, dirichlet, make_stream, permuted, split
+from clteach.data.tasks import SCENARIOS, Batch, Data, Shuffle, Spec, Stream, Task
+
+__all__ = [
+    "EXTRACTORS",
+    "MAKERS",
+    "NAMES",
+    "SCENARIOS",
+    "Batch",
+    "Data",
+    "Dataset",
+    "Shuffle",
+    "Spec",
+    "Stream",
+    "Task",
+    "as_floats",
+    "data_folder",
+    "dirichlet",
+    "encode",
+    "from_arrays",
+    "join",
+    "lattice",
+    "load",
+    "make_cloud",
+    "make_extractor",
+    "make_stream",
+    "outline",
+    "permuted",
+    "register_extractor",
+    "split",
+]

@@ -1,0 +1,157 @@
+"""Frozen feature extractors: networks trained beforehand, behind which a learner works.
+
+Any `nn.Module` that maps images (B, *shape) to features (B, n) will do::
+
+    register_extractor("mine", lambda shape: my_module)
+
+There are two places for it. *Before the stream*: the images are encoded once, and any method learns from the features::
+
+    stream = clteach.split(encode(data, "mine"), "class")    # or make_stream("split-cifar100", extractor="mine")
+    clteach.train("generative-replay", stream)
+
+*In the learner*: brain-inspired replay, which then may also dream pixels and look at its dreams through the extractor::
+
+    clteach.train("brain-inspired-replay", stream_of_images, extractor="mine", internal=False)
+
+Such a learner's file contains the extractor's weights: whoever loads it needs the registered name, not a file of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clteach import storage
+from clteach.data.catalogue import data_folder
+from clteach.data.dataset import Dataset, as_floats
+from clteach.errors import CheckpointError, ConfigError, unknown
+from clteach.models.frozen import frozen_copy
+from clteach.models.nets import conv_features
+from clteach.seeding import seeded
+
+Maker = Callable[[Sequence[int]], nn.Module]
+EXTRACTORS: dict[str, Maker] = {"conv": conv_features}
+"""{name: function of the shape of an image that makes the module}."""
+
+
+def register_extractor(name: str, make: Maker) -> None:
+    """Make a feature extractor known by name.
+
+    Args:
+        name: what `extractor=` will be.
+        make: shape of one input -> module (B, *shape) -> (B, n). It may hand out one ready-trained module every time: a
+            learner works on a copy of its own.
+    """
+    EXTRACTORS[name] = make
+
+
+def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None = None, seed: int = 0) -> nn.Module:
+    """A frozen copy of a registered extractor, for good in evaluation mode.
+
+    Args:
+        name: one of `EXTRACTORS`.
+        shape: shape of one input.
+        weights: file that `clteach pretrain` wrote, here or in the data folder; None: what the maker gives.
+        seed: of the maker's random weights.
+
+    Raises:
+        ConfigError: an unknown name, no such file, or a module whose output for these inputs is not (B, n).
+        CheckpointError: the file of weights is damaged.
+    """
+    if name not in EXTRACTORS:
+        raise unknown("feature extractor", name, EXTRACTORS)
+    with seeded(seed, "extractor"):
+        module = frozen_copy(EXTRACTORS[name](shape))
+    if weights is not None:
+        tensors, _ = _load(weights)
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ConfigError(f"{weights} holds the weights of another extractor than {name!r} ({error}).") from error
+    if (found := module(torch.zeros(1, *shape)).shape)[0] != 1 or len(found) != 2:
+        raise ConfigError(f"the extractor {name!r} makes {tuple(found)} of (1, *{tuple(shape)}); expected (1, n).")
+    return module
+
+
+def _load(weights: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    file = Path(weights) if Path(weights).exists() else data_folder() / weights
+    if not file.exists():
+        raise ConfigError(
+            f"there is no file of weights {weights}, neither here nor in {data_folder()}. "
+            "Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
+        )
+    return storage.load_tensors(file)
+
+
+def trained(weights: str | Path) -> str:
+    """How `clteach.training.pretrain` made a file of weights, in a few words.
+
+    Raises:
+        ConfigError: no such file.
+        CheckpointError: the file is damaged, or was not made like that.
+    """
+    about = _load(weights)[1]
+    try:
+        return (
+            f"{len(about['classes'])} classes, {about['epochs']} epochs in batches of {about['batch_size']}, "
+            f"Adam {about['lr']:g}; {100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
+        )
+    except KeyError as error:
+        raise CheckpointError(
+            f"{weights} does not say how it was made ({error} is missing). Expected what clteach pretrain of "
+            "this version writes; make it again."
+        ) from error
+
+
+def fingerprint(extractor: nn.Module) -> str:
+    """16 hexadecimal digits that tell an extractor's weights from any others."""
+    digest = hashlib.sha256()
+    for value in extractor.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+_LATEST: dict[tuple[object, ...], Dataset] = {}
+"""What `encode` made last: features of 60,000 images take 250 MB, so there is one of it in a process, not one per run."""
+
+
+@torch.no_grad()
+def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, seed: int = 0) -> Dataset:
+    """The same data set as an extractor sees it: features in place of images.
+
+    As the extractor never changes, to encode once is the same as to run it in every step, and many times as fast.
+
+    Args:
+        dataset: images (or vectors, where the extractor takes them).
+        extractor, weights, seed: as in `make_extractor`.
+
+    Returns:
+        Feature vectors (N, n), float32 of any size; `Dataset.encoded_from` says so.
+
+    Raises:
+        ConfigError: as `make_extractor`.
+        CheckpointError: as `make_extractor`.
+        DataError: the extractor makes NaN or infinite features.
+    """
+    module = make_extractor(extractor, dataset.shape, weights, seed)
+    key = (dataset.name, dataset.fingerprint, EXTRACTORS[extractor], fingerprint(module))
+    if key not in _LATEST:
+        _LATEST.clear()
+
+        def features(x: Tensor) -> Tensor:
+            return torch.cat([module(as_floats(part)) for part in x.split(100)])  # in small parts: twice as fast
+
+        _LATEST[key] = replace(
+            dataset,
+            x_train=features(dataset.x_train),
+            x_test=features(dataset.x_test),
+            encoded_from=math.prod(dataset.shape),
+        )
+    return _LATEST[key]

@@ -1,0 +1,325 @@
+r"""Streams of tasks: one data set cut into the sequence that a continual learner sees.
+
+Three ways to cut: by class (`split`), one permutation of the pixels per task (`permuted`), by random shares (`dirichlet`);
+and `make_stream`, which makes any of them by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clteach.data.catalogue import NAMES, data_folder, load
+from clteach.data.dataset import Dataset
+from clteach.data.tasks import SCENARIOS, Data, Spec, Stream, Task
+from clteach.errors import ConfigError, DataError, unknown
+from clteach.seeding import whole_seed
+
+
+def split(
+    dataset: Dataset,
+    scenario: str = "class",
+    *,
+    tasks: int | None = None,
+    classes: Sequence[Sequence[int]] | None = None,
+    class_order: str | Sequence[int] = "natural",
+    validation: float = 0.0,
+    active_units: str = "seen",
+    seed: int = 0,
+) -> Stream:
+    """Cut a data set by class: task 1 holds the first classes, task 2 the next ones, and so on.
+
+    Args:
+        dataset: the data.
+        scenario: "task", "domain" or "class".
+        tasks: number of tasks; the number of classes must divide by it. Default: 5, or as `classes` says.
+        classes: instead of `tasks`, the classes of each task, e.g. ``[[0, 1, 2], [7], [3, 4]]``.
+        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes.
+        validation: share of each class's training samples held out in ``task.valid``, in [0, 1).
+        active_units: see `Spec`.
+        seed: seed of the class order and of the validation split.
+
+    Raises:
+        ConfigError: the classes do not divide, a class appears twice or does not exist.
+        DataError: a task has no training or test samples.
+    """
+    n_classes = dataset.n_classes
+    rng = np.random.default_rng(whole_seed(seed))
+    if classes is None:
+        order = _class_order(class_order, n_classes, rng)
+        n_tasks = 5 if tasks is None else tasks
+        if n_tasks < 1 or n_classes % n_tasks:
+            raise ConfigError(
+                f"{n_classes} classes of {dataset.name!r} do not divide into {n_tasks} tasks. Choose a number of tasks "
+                f"that divides {n_classes}, or name the classes of each task: classes=[[0, 1], [2], ...]."
+            )
+        groups = [list(group) for group in np.split(np.asarray(order), n_tasks)]
+    else:
+        groups = [list(group) for group in classes]
+        flat = [c for group in groups for c in group]
+        wrong = [c for c in flat if not 0 <= c < n_classes] or [c for c in flat if flat.count(c) > 1]
+        if wrong or not groups or not all(groups):
+            what = f"class {wrong[0]} is unknown or named twice" if wrong else "a task without classes"
+            raise ConfigError(f"classes={groups}: {what}. Expected groups of different classes in 0..{n_classes - 1}.")
+        n_tasks = len(groups)
+
+    units: list[tuple[int, ...]] = []
+    for group in groups:
+        start = 0 if scenario == "domain" or not units else units[-1][-1] + 1
+        units.append(tuple(range(start, start + len(group))))
+    n_out = 1 + max(u[-1] for u in units)
+    spec = Spec(dataset.shape, n_tasks, n_out, scenario, tuple(units), active_units, dataset.encoded_from)
+
+    def rows_of(labels: Tensor) -> list[list[Tensor]]:
+        return [[(labels == c).nonzero().flatten() for c in group] for group in groups]
+
+    train, test = rows_of(dataset.y_train), rows_of(dataset.y_test)
+    return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+
+
+def permuted(
+    dataset: Dataset,
+    scenario: str = "domain",
+    *,
+    tasks: int = 10,
+    pad: int = 2,
+    test_samples: int | None = None,
+    validation: float = 0.0,
+    active_units: str = "seen",
+    seed: int = 0,
+) -> Stream:
+    """The same classes in every task, seen through another fixed random permutation of the pixels.
+
+    Args:
+        dataset: images; feature vectors work with ``pad=0``.
+        scenario: "task" (a head per permutation), "domain" (one head) or "class" (n_classes * tasks units).
+        tasks: number of permutations.
+        pad: zero pixels added on every side first (the papers: 2, so 28 x 28 becomes 32 x 32 = 1024 pixels).
+        test_samples: random test samples for each permutation; None: all of them. Every task is tested after every task, so
+            of a long stream the tests take longer than the training.
+        validation, active_units, seed: as in `split`; `seed` draws the permutations.
+
+    Raises:
+        ConfigError: fewer than one task or test sample, padding of feature vectors, or features that an extractor made.
+    """
+    if dataset.encoded_from is not None:
+        raise ConfigError(
+            f"permuted {dataset.name!r}: the inputs are features, and to permute them is not to permute the pixels. "
+            "Use split or dirichlet, or a method that has an extractor of its own (brain-inspired-replay)."
+        )
+    if tasks < 1 or pad < 0:
+        raise ConfigError(f"tasks={tasks}, pad={pad}: expected at least one task and a padding of 0 or more pixels.")
+    if test_samples is not None and test_samples < 1:
+        raise ConfigError(
+            f"test_samples={test_samples}: expected at least one per permutation, or None for all of them."
+        )
+    if pad and len(dataset.shape) != 3:
+        raise ConfigError(f"cannot pad inputs of shape {dataset.shape}: only images have borders. Use pad=0.")
+    if pad:
+        padding = (pad, pad, pad, pad)
+        dataset = replace(dataset, x_train=F.pad(dataset.x_train, padding), x_test=F.pad(dataset.x_test, padding))
+    rng = np.random.default_rng(whole_seed(seed))
+    n_pixels = int(np.prod(dataset.shape))
+    pixels = torch.from_numpy(np.stack([rng.permutation(n_pixels) for _ in range(tasks)]))
+    n = dataset.n_classes
+    units = tuple(tuple(range(n)) if scenario == "domain" else tuple(range(t * n, (t + 1) * n)) for t in range(tasks))
+    spec = Spec(dataset.shape, tasks, units[-1][-1] + 1, scenario, units, active_units)
+    groups = [list(range(n))] * tasks
+    train = [[(dataset.y_train == c).nonzero().flatten() for c in range(n)]] * tasks
+    test = [[(dataset.y_test == c).nonzero().flatten() for c in range(n)]] * tasks
+    return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
+
+
+def dirichlet(
+    dataset: Dataset,
+    scenario: str = "class",
+    *,
+    tasks: int = 10,
+    alpha: float = 1.0,
+    validation: float = 0.0,
+    active_units: str = "seen",
+    seed: int = 0,
+) -> Stream:
+    r"""Spread every class over the tasks with random shares (Deja et al. 2022): no clean borders between tasks.
+
+    For every class c the shares of the tasks are drawn once, p_c ~ Dir(alpha / T, ..., alpha / T), and its training and
+    test samples are dealt out by them; every sample is used exactly once. Draws that leave a task without training, test or
+    (if asked for) validation samples are repeated. Small alpha: almost a class split; large alpha: almost equal tasks.
+
+    Args:
+        dataset: the data.
+        scenario: "task" (a head of all classes per task), "domain" (one head) or "class" (one unit per class; a class is
+            active once a task has shown it).
+        tasks: number of tasks T.
+        alpha: concentration, > 0.
+        validation, active_units, seed: as in `split`.
+
+    Raises:
+        ConfigError: alpha or tasks out of range, or no draw in 1000 gave every task samples.
+    """
+    if tasks < 1 or not alpha > 0:
+        raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
+    rng = np.random.default_rng(whole_seed(seed))
+    n = dataset.n_classes
+
+    def enough(parts: list[Tensor]) -> bool:
+        """Are there training samples in a task of these classes, and held-out ones if any are asked for?"""
+        total = sum(map(len, parts))
+        if not 0 < validation < 1:  # nothing is held out, or `_build` refuses
+            return total > 0
+        return 0 < sum(round(validation * len(rows)) for rows in parts) < total
+
+    def deal(labels: Tensor, shares: np.ndarray) -> list[list[Tensor]]:
+        groups: list[list[Tensor]] = [[] for _ in range(tasks)]
+        for c in range(n):
+            rows = (labels == c).nonzero().flatten()
+            cuts = np.round(np.cumsum(shares[c])[:-1] * len(rows)).astype(int)
+            for t, part in enumerate(np.split(np.arange(len(rows)), cuts)):
+                groups[t].append(rows[torch.from_numpy(part)])
+        return groups
+
+    for _ in range(1000):
+        shares = rng.dirichlet(np.full(tasks, alpha / tasks), size=n)  # (classes, tasks)
+        train, test = deal(dataset.y_train, shares), deal(dataset.y_test, shares)
+        if all(enough(parts) for parts in train) and all(sum(map(len, parts)) for parts in test):
+            break
+    else:
+        raise ConfigError(
+            f"alpha={alpha} with {tasks} tasks leaves a task of {dataset.name!r} without training, test or validation "
+            "samples in each of 1000 draws. Choose a larger alpha or fewer tasks."
+        )
+    present = [[c for c in range(n) if len(train[t][c]) or len(test[t][c])] for t in range(tasks)]
+    if scenario == "class":
+        groups, units = present, tuple(tuple(group) for group in present)
+    else:
+        groups = [list(range(n))] * tasks
+        units = tuple(tuple(range(t * n, (t + 1) * n) if scenario == "task" else range(n)) for t in range(tasks))
+    n_out = n * tasks if scenario == "task" else n
+    spec = Spec(dataset.shape, tasks, n_out, scenario, units, active_units, dataset.encoded_from)
+    train = [[train[t][c] for c in groups[t]] for t in range(tasks)]
+    test = [[test[t][c] for c in groups[t]] for t in range(tasks)]
+    return _build(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+
+
+MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
+
+
+def make_stream(
+    name: str,
+    scenario: str = "class",
+    dataset: Dataset | None = None,
+    *,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    **settings: Any,
+) -> Stream:
+    """A stream by name: ``make_stream("split-mnist", "task", tasks=5)``.
+
+    Args:
+        name: "split-NAME", "permuted-NAME" or "dirichlet-NAME"; NAME is a data set that `data.load` knows.
+        scenario: "task", "domain" or "class".
+        dataset: the data, when they are loaded already.
+        extractor: put every method behind this frozen feature extractor (`clteach.data.EXTRACTORS`): the images are
+            encoded once, and the stream is one of features.
+        weights: file with the extractor's pre-trained weights; None: those it is made with, drawn from the stream's seed.
+        **settings: arguments of `split`, `permuted` or `dirichlet`. Feature vectors are permuted without padding.
+
+    Raises:
+        ConfigError: an unknown stream or scenario, or settings that cannot work.
+        DataError: the data are missing or damaged.
+    """
+    how, _, data_name = name.partition("-")
+    known = [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
+    if how not in MAKERS:
+        raise unknown("stream", name, known)
+    if scenario not in SCENARIOS:
+        raise unknown("scenario", scenario, SCENARIOS)
+    if dataset is None:
+        try:
+            dataset = load(data_name)
+        except ConfigError as error:
+            own = f"For data of your own, put {data_name}.npz into {data_folder()} (or set CLTEACH_DATA)."
+            raise ConfigError(f"{unknown('stream', name, known)} {own}") from error
+    if weights is not None and extractor is None:
+        raise ConfigError(f"weights={str(weights)!r} belong to an extractor; name it as well (extractor='conv', say).")
+    if extractor is not None:
+        from clteach.data.extractors import encode  # it builds on this module
+
+        dataset = encode(dataset, extractor, weights, settings.get("seed", 0))
+    if how == "permuted" and len(dataset.shape) == 1:
+        settings = {"pad": 0, **settings}
+    return MAKERS[how](dataset, scenario, **settings)
+
+
+def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Generator) -> list[int]:
+    if isinstance(order, str):
+        if order not in ("natural", "random"):
+            raise ConfigError(f"unknown class_order {order!r}. Expected 'natural', 'random' or a list of classes.")
+        return list(range(n_classes)) if order == "natural" else rng.permutation(n_classes).tolist()
+    if sorted(order) != list(range(n_classes)):
+        raise ConfigError(f"class_order={list(order)} is not a permutation of 0..{n_classes - 1}.")
+    return list(order)
+
+
+def _build(
+    name: str,
+    dataset: Dataset,
+    spec: Spec,
+    groups: list[list[int]],
+    train: list[list[Tensor]],
+    test: list[list[Tensor]],
+    validation: float,
+    rng: np.random.Generator,
+    pixels: Tensor | None = None,
+    test_samples: int | None = None,
+) -> Stream:
+    """Rows per (task, class of the task) -> a stream; sample labels are the task's output units."""
+    if not 0 <= validation < 1:
+        raise ConfigError(f"validation={validation}: expected a share of the training data in [0, 1).")
+
+    def data(x: Tensor, task: int, parts: list[Tensor], what: str, most: int | None = None) -> Data:
+        rows = torch.cat(parts)
+        if not len(rows):
+            names = ", ".join(dataset.classes[c] for c in groups[task])
+            raise DataError(
+                f"task {task + 1} of {name} (classes {names}) has no {what} samples. "
+                "Expected at least one per task; leave these classes out or add data."
+            )
+        y = torch.cat([torch.full_like(part, unit) for part, unit in zip(parts, spec.units[task], strict=True)])
+        # Classes are mixed (once, fixed) so that a prefix of the data is a fair sample of the task.
+        order = torch.from_numpy(rng.permutation(len(rows)))[:most]
+        return Data(x, rows[order], y[order], torch.full_like(order, task), pixels)
+
+    tasks = []
+    for t, group in enumerate(groups):
+        held: list[Tensor] = []
+        kept: list[Tensor] = []
+        for rows in train[t]:
+            order = torch.from_numpy(rng.permutation(len(rows)))
+            n_held = round(validation * len(rows))
+            held.append(rows[order[:n_held]])
+            kept.append(rows[order[n_held:]])
+        tasks.append(
+            Task(
+                t,
+                tuple(dataset.classes[c] for c in group),
+                data(dataset.x_train, t, kept, "training"),
+                data(dataset.x_test, t, test[t], "test", test_samples),
+                data(dataset.x_train, t, held, "validation") if validation else None,
+            )
+        )
+    key = hashlib.sha256(repr((dataset.fingerprint, spec)).encode())
+    for task in tasks:
+        for part in (task.train, task.test):
+            key.update(part.rows.numpy().tobytes())
+    if pixels is not None:
+        key.update(pixels.numpy().tobytes())
+    return Stream(name, spec, tuple(tasks), key.hexdigest()[:16])

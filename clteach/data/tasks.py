@@ -1,0 +1,249 @@
+r"""What a continual learner sees: a `Stream` of tasks, their `Data` and batches, and the `Spec` that knows the scenario.
+
+Three scenarios (van de Ven, Tuytelaars & Tolias 2022):
+
+* **task**: the task is known, only its own output units compete;
+* **domain**: every task uses the same output units, the task is unknown;
+* **class**: every class has its own output unit, and all classes seen so far compete.
+
+`Spec` is the one place that knows the scenario: everything else asks it which output units are active. How a data set is cut
+into tasks stands in `clteach.data.streams`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clteach.data.dataset import as_floats
+from clteach.errors import ConfigError
+from clteach.seeding import generator
+
+SCENARIOS = ("task", "domain", "class")
+
+
+class Batch(NamedTuple):
+    """What a learner sees in one step: `x` (B, *shape) in [0, 1] or encoded, `y` (B,) output unit, `task` (B,) task id."""
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a learner must know of a stream before it sees data.
+
+    Args:
+        shape: shape of one input, e.g. (1, 28, 28) or (64,).
+        n_tasks: number of tasks T.
+        n_out: number of output units K.
+        scenario: "task", "domain" or "class".
+        units: for every task the output units its labels use.
+        active_units: only for "class": do the classes "seen" so far compete in the softmax, or "all" of the stream's?
+            (2018-2020 papers: seen; 2022 paper: all. It moves the numbers.)
+        encoded_from: the inputs are features, any numbers, that an extractor made of images with so many values each
+            (`clteach.data.extractors.encode`). None: they are the data themselves, in [0, 1].
+    """
+
+    shape: tuple[int, ...]
+    n_tasks: int
+    n_out: int
+    scenario: str
+    units: tuple[tuple[int, ...], ...]
+    active_units: str = "seen"
+    encoded_from: int | None = field(
+        default=None, repr=False
+    )  # a stream's fingerprint is of the repr and of the features
+
+    def __post_init__(self) -> None:
+        if self.scenario not in SCENARIOS:
+            raise ConfigError(f"unknown scenario {self.scenario!r}. Expected one of {', '.join(SCENARIOS)}.")
+        if self.active_units not in ("seen", "all"):
+            raise ConfigError(f"unknown active_units {self.active_units!r}. Expected 'seen' or 'all'.")
+
+    @property
+    def pixels(self) -> int:
+        """Values of one input, or of the image that it was encoded from."""
+        return math.prod(self.shape) if self.encoded_from is None else self.encoded_from
+
+    def active(self, task: Tensor, seen: int) -> Tensor:
+        """The output units each sample competes over.
+
+        Args:
+            task: (B,) task id of each sample.
+            seen: number of tasks seen so far, the current one included.
+
+        Returns:
+            (B, n_out) bool.
+        """
+        return self.active_table(seen).to(task.device)[task]
+
+    def unit_table(self) -> Tensor:
+        """(n_tasks, n_out) bool: row i holds the output units that the labels of task i use."""
+        table = torch.zeros(self.n_tasks, self.n_out, dtype=torch.bool)
+        for task, units in enumerate(self.units):
+            table[task, list(units)] = True
+        return table
+
+    def active_table(self, seen: int) -> Tensor:
+        """(n_tasks, n_out) bool: row i holds the active units of a sample of task i."""
+        table = self.unit_table()
+        if self.scenario != "class":
+            return table
+        known = table if self.active_units == "all" else table[:seen]
+        return known.any(0, keepdim=True).repeat(self.n_tasks, 1)
+
+    def replay_masks(self, seen: int) -> Tensor:
+        """(H, n_out) bool, the units that replayed data competes over: one row per past head in Task-IL, else one row.
+
+        Args:
+            seen: number of past tasks (the tasks that are replayed), at least 1.
+        """
+        table = self.active_table(seen)
+        return table[:seen] if self.scenario == "task" else table[:1]
+
+
+class Data:
+    """Samples of one or several tasks, as row numbers into arrays that all tasks of the stream share.
+
+    Args:
+        x: (M, *shape) uint8 (0..255) or float32 (in [0, 1], or encoded): the shared inputs.
+        rows: (N,) int64 rows of `x` that belong to this data.
+        y: (N,) int64 output units.
+        task: (N,) int64 task ids.
+        pixels: (n_tasks, P) int64 pixel permutations, one per task, or None.
+    """
+
+    def __init__(self, x: Tensor, rows: Tensor, y: Tensor, task: Tensor, pixels: Tensor | None = None) -> None:
+        self.x, self.rows, self.y, self.task, self.pixels = x, rows, y, task, pixels
+        # Known without looking at the device in every step: does one permutation serve the whole batch?
+        self._one_task = int(task[0]) if len(task) and bool((task == task[0]).all()) else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    def batch(self, index: Tensor) -> Batch:
+        """The samples at positions `index` (B,); bytes become float32 in [0, 1] only here."""
+        x = self.x.index_select(0, self.rows.index_select(0, index))
+        task = self.task.index_select(0, index)
+        if self.pixels is not None:
+            flat = x.flatten(1)
+            if self._one_task is not None:
+                flat = flat.index_select(1, self.pixels[self._one_task])
+            else:
+                flat = flat.gather(1, self.pixels[task])
+            x = flat.view_as(x)
+        return Batch(as_floats(x), self.y.index_select(0, index), task)
+
+    def batches(self, size: int = 1000) -> Iterator[Batch]:
+        """All samples once, in order, at most `size` at a time (the last batch may hold one)."""
+        for index in torch.arange(len(self), device=self.device).split(size):
+            yield self.batch(index)
+
+    def subset(self, index: Tensor) -> Data:
+        """The samples at positions `index` (n,), sharing the same inputs."""
+        return Data(self.x, self.rows[index], self.y[index], self.task[index], self.pixels)
+
+    @staticmethod
+    def concat(parts: Sequence[Data]) -> Data:
+        """The samples of several tasks together; all parts must share their inputs."""
+        first = parts[0]
+        return Data(
+            first.x,
+            torch.cat([part.rows for part in parts]),
+            torch.cat([part.y for part in parts]),
+            torch.cat([part.task for part in parts]),
+            first.pixels,
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its position, the names of its classes in the order of its output units, and its data."""
+
+    index: int
+    classes: tuple[str, ...]
+    train: Data
+    test: Data
+    valid: Data | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A sequence of tasks over one data set. Index it, iterate over it, move it with `to(device)`."""
+
+    name: str
+    spec: Spec
+    tasks: tuple[Task, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> Task:
+        return self.tasks[index]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same stream on another device; tensors shared between tasks stay shared."""
+        moved: dict[int, Tensor] = {}
+
+        def move(data: Data) -> Data:
+            x = moved.setdefault(id(data.x), data.x.to(device))
+            pixels = None
+            if data.pixels is not None:
+                pixels = moved.setdefault(id(data.pixels), data.pixels.to(device))
+            return Data(x, data.rows.to(device), data.y.to(device), data.task.to(device), pixels)
+
+        tasks = tuple(
+            replace(
+                task,
+                train=move(task.train),
+                test=move(task.test),
+                valid=None if task.valid is None else move(task.valid),
+            )
+            for task in self.tasks
+        )
+        return replace(self, tasks=tasks)
+
+
+class Shuffle:
+    """An endless stream of random orders of 0..n-1, cut into batches of equal size.
+
+    Batch s depends only on (seed, s). Every batch is full, also where one order ends and the next begins and where n is
+    smaller than a batch, so that no step has another shape.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device) -> None:
+        self.n, self.batch_size, self.seed, self.device = n, batch_size, seed, device
+        self._orders: dict[int, Tensor] = {}
+
+    def __call__(self, step: int) -> Tensor:
+        """(batch_size,) int64 positions of the samples of batch `step`."""
+        epoch, start = divmod(step * self.batch_size, self.n)
+        parts, missing = [], self.batch_size
+        while missing:
+            parts.append(self._order(epoch)[start : start + missing])
+            missing -= len(parts[-1])
+            epoch, start = epoch + 1, 0
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            if len(self._orders) > 8:
+                self._orders.clear()
+            rng = generator(self.seed, epoch, device=self.device)
+            self._orders[epoch] = torch.randperm(self.n, generator=rng, device=self.device)
+        return self._orders[epoch]

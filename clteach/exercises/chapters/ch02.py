@@ -1,0 +1,414 @@
+"""Exercises of chapter 2, *Latent space*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+
+TITLE = "Latent space"
+
+
+def predict() -> str:
+    """Your guess, one letter."""
+    ### BEGIN SOLUTION
+    return "a"
+    ### END SOLUTION
+
+
+def reparameterise(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """(B, z) a sample of N(mean, exp(logvar)) as a differentiable function; eps (B, z) is drawn from N(0, 1)."""
+    ### BEGIN SOLUTION
+    return mean + torch.exp(0.5 * logvar) * eps
+    ### END SOLUTION
+
+
+def kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    """(B,) KL divergence of N(mean, exp(logvar)) from N(0, I), in nats; mean and logvar are (B, z)."""
+    ### BEGIN SOLUTION
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)
+    ### END SOLUTION
+
+
+def loss(reconstruction: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """() VAE loss: squared error plus KL, each summed over its own dimensions; the mean over the batch.
+
+    reconstruction, x (B, P); mean, logvar (B, z).
+    """
+    ### BEGIN SOLUTION
+    error = (reconstruction - x).square().sum(1)
+    price = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1)
+    return (error + price).mean()
+    ### END SOLUTION
+
+
+def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by its values, not by its code."""
+    ### BEGIN SOLUTION
+    rng = torch.Generator().manual_seed(0)
+    mean, logvar = torch.randn(8, 3, generator=rng), torch.randn(8, 3, generator=rng)
+    cloud = torch.distributions.Normal(mean, torch.exp(0.5 * logvar))
+    truth = torch.distributions.kl_divergence(cloud, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    found = candidate(mean, logvar)
+    return found.shape == truth.shape and torch.allclose(found, truth, rtol=1e-3)
+    ### END SOLUTION
+
+
+def traverse(z: Tensor, dimension: int, values: Tensor) -> Tensor:
+    """(V, n) copies of one latent z (n,): in copy k, the number at `dimension` is values[k], the others are as in z."""
+    ### BEGIN SOLUTION
+    rows = z.repeat(len(values), 1)
+    rows[:, dimension] = values
+    return rows
+    ### END SOLUTION
+
+
+def _clouds(rng: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        "a cloud that is the prior": (torch.zeros(1, 2), torch.zeros(1, 2)),
+        "a narrow cloud far out": (torch.tensor([[10.0]]), torch.tensor([[-10.0]])),
+        "a wide cloud": (torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])),
+        "16 clouds in 3 dimensions": (torch.randn(16, 3, generator=rng), torch.randn(16, 3, generator=rng)),
+    }
+
+
+def _kl_cases(rng: torch.Generator) -> Cases:
+    return _clouds(rng)
+
+
+def _samples(rng: torch.Generator) -> Cases:
+    return {
+        name: (mean, logvar, torch.randn(mean.shape, generator=rng)) for name, (mean, logvar) in _clouds(rng).items()
+    }
+
+
+def _images(rng: torch.Generator) -> Cases:
+    cases = {}
+    for name, (mean, logvar) in _clouds(rng).items():
+        x = torch.rand(len(mean), 12, generator=rng)
+        cases[name] = (torch.rand(len(mean), 12, generator=rng), x, mean, logvar)
+    perfect = torch.rand(4, 12, generator=rng)
+    return {
+        **cases,
+        "perfect pictures, clouds at the prior": (perfect, perfect.clone(), torch.zeros(4, 2), torch.zeros(4, 2)),
+    }
+
+
+def _walks(rng: torch.Generator) -> Cases:
+    return {
+        "three values of the first number": (torch.tensor([5.0, 6.0, 7.0]), 0, torch.tensor([-1.0, 0.0, 1.0])),
+        "two values of the last number": (torch.tensor([0.5, -0.5]), 1, torch.tensor([2.0, 3.0])),
+        "eleven values in ten dimensions": (torch.randn(10, generator=rng), 4, torch.linspace(-2.5, 2.5, 11)),
+    }
+
+
+def wild_kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    """The KL term of a loss that circulates on the net: unbounded below."""
+    return 0.5 * (logvar - mean.square()).sum(1)
+
+
+def _candidates(rng: torch.Generator) -> Cases:
+    def right(mean: Tensor, logvar: Tensor) -> Tensor:
+        return -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1)
+
+    def twice(mean: Tensor, logvar: Tensor) -> Tensor:
+        return 2 * right(mean, logvar)
+
+    def linear_variance(mean: Tensor, logvar: Tensor) -> Tensor:  # exp(logvar) ≈ 1 + logvar: 0 at the prior, ≥ 0
+        return 0.5 * mean.square().sum(1)
+
+    def shifted(mean: Tensor, logvar: Tensor) -> Tensor:
+        return right(mean, logvar) + 0.5
+
+    def one_number(mean: Tensor, logvar: Tensor) -> Tensor:
+        return right(mean, logvar).mean()
+
+    candidates = {
+        "the right formula": right,
+        "the loss from the wild": wild_kl,
+        "twice the right one": twice,
+        "a formula that ignores the variance": linear_variance,
+        "half a nat too much": shifted,
+        "one number for the whole batch": one_number,
+    }
+    return {name: (function,) for name, function in candidates.items()}
+
+
+_ZERO = torch.zeros(1, 2)
+
+EXERCISES = (
+    choice(
+        "02.predict",
+        "Predict, then run: a higher price",
+        "In $\\mathcal{L}_\\beta$ the KL term has the weight $\\beta$. Train once with $\\beta = 0.3$ and once with "
+        "$\\beta = 3$. What changes? "
+        "Guess, check, then look at the curve of rate against error.",
+        {
+            "a": ("With β = 3 the code carries fewer bits and the reconstructions are worse.", ""),
+            "b": (
+                "With β = 3 the code carries more bits and the reconstructions are better.",
+                "β is the price of a bit, not its reward: a loss is minimised.",
+            ),
+            "c": (
+                "With β = 3 the code carries fewer bits, but the reconstructions stay the same.",
+                "The decoder sees nothing but the code. Can it draw as well from fewer bits?",
+            ),
+            "d": (
+                "The code carries as many bits either way; only the value of the loss changes.",
+                "If both terms had the same weight that would be so. Here one of them becomes dearer against the "
+                "other.",
+            ),
+            "e": (
+                "With β = 3 the code carries more bits, but the reconstructions are worse.",
+                "The KL term *is* the number of bits (in nats). It has become more expensive: does one then buy "
+                "more of it?",
+            ),
+        },
+        predict,
+        "β sets the exchange rate of bits against error: what is dearer is bought less.",
+        "Read the two terms as a purchase: what is bought, and what is its price?",
+    ),
+    Exercise(
+        "02.traverse",
+        "Walk along one axis",
+        1,
+        "For a latent traversal one takes the code of one image and changes *one* of its numbers. Write the table "
+        "of codes that "
+        "is decoded: one row per value.",
+        traverse,
+        _walks,
+        (
+            Mistake(
+                "added",
+                lambda z, dimension, values: traverse(z, dimension, z[dimension] + values),
+                "The values are added to the number. They are to replace it: column `dimension` of the result is "
+                "`values`.",
+            ),
+            Mistake(
+                "all dimensions",
+                lambda z, dimension, values: values[:, None].expand(-1, len(z)),
+                "All numbers change at once. Only the one at `dimension` may; the others stay as in z.",
+            ),
+            Mistake(
+                "columns",
+                lambda z, dimension, values: traverse(z, dimension, values).T,
+                "Transposed: the decoder wants one code per *row*, (V, n).",
+            ),
+            Mistake(
+                "zeros",
+                lambda z, dimension, values: traverse(torch.zeros_like(z), dimension, values),
+                "The other numbers are 0. They should be those of z, or it is no walk from this image.",
+            ),
+            Mistake(
+                "row instead of column",
+                lambda z, dimension, values: torch.stack(
+                    [values[k] if k == dimension else z for k in range(len(values))]
+                ),
+                "`rows[dimension]` is a row. The number to change is in a column: `rows[:, dimension]`.",
+            ),
+        ),
+        "`z.repeat(len(values), 1)` makes the copies. Then set one column.",
+    ),
+    Exercise(
+        "02.reparameterise",
+        "Move the chance out of the way",
+        2,
+        "Write the reparameterisation trick: $z = \\mu + \\sigma \\varepsilon$, given the **logarithm of the "
+        "variance**. The gradient by "
+        "$\\mu$ is checked too.",
+        reparameterise,
+        _samples,
+        (
+            Mistake(
+                "variance for standard deviation",
+                lambda mean, logvar, eps: mean + logvar.exp() * eps,
+                "exp(logvar) is the variance σ². The noise is stretched by the standard deviation, its square root: "
+                "exp(½ logvar).",
+            ),
+            Mistake(
+                "log-variance for standard deviation",
+                lambda mean, logvar, eps: mean + logvar * eps,
+                "logvar is a logarithm and may be negative; a standard deviation may not. σ = exp(½ log σ²).",
+            ),
+            Mistake(
+                "shifted noise",
+                lambda mean, logvar, eps: (mean + eps) * torch.exp(0.5 * logvar),
+                "The mean is stretched as well. First stretch the noise, then add the mean.",
+            ),
+            Mistake(
+                "own noise",
+                lambda mean, logvar, eps: torch.distributions.Normal(mean, torch.exp(0.5 * logvar)).rsample(),
+                "You draw noise of your own. Use the `eps` that is given: then the same call gives the same answer.",
+            ),
+            Mistake(
+                "cut gradient",
+                lambda mean, logvar, eps: reparameterise(mean, logvar, eps).detach(),
+                "The value is right, but no gradient comes through, so the encoder would hear nothing. Leave out "
+                "detach().",
+            ),
+            Mistake(
+                "no noise",
+                lambda mean, logvar, eps: mean + 0 * eps,
+                "Without noise it is an auto-encoder: a point instead of a cloud.",
+            ),
+        ),
+        "σ from log σ²: halve it and take the exponential. Then stretch eps and shift it.",
+        observe=value_and_gradient,
+    ),
+    Exercise(
+        "02.kl",
+        "The price of a cloud",
+        2,
+        "Write the KL divergence of a diagonal Gaussian from the prior, $\\frac12 \\sum_j ( \\mu_j^2 + \\sigma_j^2 "
+        "- 1 - \\log \\sigma_j^2 )$: "
+        "one number per sample, in nats.",
+        kl,
+        _kl_cases,
+        (
+            Mistake(
+                "from the wild",
+                wild_kl,
+                "This is the loss from the wild. The sign of mean² is reversed, and exp(logvar) and 1 are missing: "
+                "a cloud "
+                "far out gets a reward. A KL divergence is never negative.",
+            ),
+            Mistake(
+                "sign of mean²",
+                lambda mean, logvar: 0.5 * (-mean.square() + logvar.exp() - 1 - logvar).sum(1),
+                "The sign of mean² is reversed: being far from the prior must cost something.",
+            ),
+            Mistake(
+                "negative",
+                lambda mean, logvar: -kl(mean, logvar),
+                "The sign is reversed: a divergence is never negative.",
+            ),
+            Mistake(
+                "no exponential",
+                lambda mean, logvar: 0.5 * (mean.square() + logvar - 1 - logvar).sum(1),
+                "σ² is exp(logvar). Without the exponential the price does not even depend on how wide the cloud is.",
+            ),
+            Mistake(
+                "mean over dimensions",
+                lambda mean, logvar: kl(mean, logvar) / mean.shape[1],
+                "A mean over the latent dimensions. The divergence of independent dimensions is their sum; a mean "
+                "makes "
+                "the KL term weaker the more dimensions there are.",
+            ),
+            Mistake(
+                "no half",
+                lambda mean, logvar: 2 * kl(mean, logvar),
+                "The factor ½ is missing: it comes from the exponent of the Gaussian.",
+            ),
+            Mistake(
+                "standard deviation",
+                lambda mean, logvar: 0.5 * (mean.square() + torch.exp(0.5 * logvar) - 1 - logvar).sum(1),
+                "exp(½ logvar) is σ. The formula has σ², which is exp(logvar).",
+            ),
+            Mistake(
+                "batch mean",
+                lambda mean, logvar: kl(mean, logvar).mean(),
+                "One number per sample is asked for, so sum over dimension 1 only; the batch comes later.",
+            ),
+        ),
+        "Check yourself: it must be 0 where mean = 0 and logvar = 0, and positive everywhere else.",
+        observe=value_and_gradient,
+    ),
+    Exercise(
+        "02.loss",
+        "Bug hunt: mend the loss from the wild",
+        2,
+        "Notes on the net train a VAE with `mse_loss(reconstruction, x) + 0.5 * torch.sum(log_var - mean.pow(2))`. "
+        "Mend all three "
+        "mistakes: squared error plus KL, *each summed over its own dimensions*, and one mean over the batch for "
+        "both.",
+        loss,
+        _images,
+        (
+            Mistake(
+                "unchanged",
+                lambda reconstruction, x, mean, logvar: (
+                    (reconstruction - x).square().mean() + 0.5 * (logvar - mean.square()).sum()
+                ),
+                "This is the loss as found: all three mistakes are in it. Begin with the KL term: what is it at "
+                "mean = 10?",
+            ),
+            Mistake(
+                "only the KL mended",
+                lambda reconstruction, x, mean, logvar: (reconstruction - x).square().mean() + kl(mean, logvar).sum(),
+                "The KL term is right, but it is summed over batch and dimensions while the error is averaged over "
+                "batch and "
+                "pixels: the posterior collapses. Sum the error over the pixels, and take one mean over the batch.",
+            ),
+            Mistake(
+                "mean over pixels",
+                lambda reconstruction, x, mean, logvar: (reconstruction - x).square().mean() + kl(mean, logvar).mean(),
+                "The error is a mean over the pixels, the KL a sum over the latent numbers. Sum the error over its "
+                "pixels.",
+            ),
+            Mistake(
+                "sum over the batch",
+                lambda reconstruction, x, mean, logvar: (reconstruction - x).square().sum() + kl(mean, logvar).sum(),
+                "Both sums are over the whole batch, so the learning rate would depend on the batch size: divide by B.",
+            ),
+            Mistake(
+                "KL from the wild",
+                lambda reconstruction, x, mean, logvar: (
+                    (reconstruction - x).square().sum(1) + wild_kl(mean, logvar)
+                ).mean(),
+                "The sums are right now, but the KL term is still the wild one: unbounded below.",
+            ),
+            Mistake(
+                "KL subtracted",
+                lambda reconstruction, x, mean, logvar: (
+                    (reconstruction - x).square().sum(1) - kl(mean, logvar)
+                ).mean(),
+                "The KL term is subtracted. It is a price: add it. (In the ELBO it has a minus, but the loss is its "
+                "negative.)",
+            ),
+        ),
+        "Mend one thing at a time: the KL formula; then the sum over pixels; then the mean over the batch.",
+        observe=value_and_gradient,
+    ),
+    Exercise(
+        "02.kl_is_right",
+        "Write the test",
+        3,
+        "A loss deserves a test. Write a function that gets a candidate for the KL divergence and says whether it "
+        "is right. It is "
+        "tried on one right and several wrong candidates. `torch.distributions` knows the true values, and an "
+        "average of "
+        "$\\log q(z) - \\log p(z)$ over many draws would do too.",
+        kl_is_right,
+        _candidates,
+        (
+            Mistake("always yes", lambda candidate: True, "This test passes everything: it cannot fail."),
+            Mistake("always no", lambda candidate: False, "This test refuses everything, the right formula too."),
+            Mistake(
+                "only at the prior",
+                lambda candidate: bool((candidate(_ZERO, _ZERO) == 0).all()),
+                "It looks at one point only, mean = 0 and logvar = 0, where many wrong formulas are 0 too. Try others.",
+            ),
+            Mistake(
+                "only the sign",
+                lambda candidate: bool(
+                    (candidate(torch.randn(50, 3), torch.randn(50, 3)) >= -1e-6).all()
+                    and (candidate(_ZERO, _ZERO) == 0).all()
+                ),
+                "It is never negative and 0 at the prior: true of the divergence, but of its double as well. "
+                "Compare values.",
+            ),
+            Mistake(
+                "shape not looked at",
+                lambda candidate: torch.allclose(
+                    candidate(torch.ones(4, 2), -torch.ones(4, 2)), kl(torch.ones(4, 2), -torch.ones(4, 2))
+                ),
+                "A candidate that returns one number for the whole batch passes, because all your samples are alike "
+                "and broadcasting hides it. Compare the shapes as well.",
+            ),
+        ),
+        "Compare with `torch.distributions.kl_divergence` on random clouds, values *and* shape.",
+    ),
+)

@@ -1,0 +1,316 @@
+"""Many runs at once: one job is one training run, in a process of its own with one thread.
+
+On a CPU two processes with one thread each beat one process with two. Every job has a folder of its own, so an interrupted
+command can be repeated: finished jobs are read back, a job that was stopped goes on from its checkpoint. Where and beside
+what a job runs does not change its numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import torch
+
+from clteach.data.streams import make_stream
+from clteach.data.tasks import Stream
+from clteach.errors import ClteachError, ConfigError, unknown
+from clteach.experiments.provenance import canonical, checkout, code, machine
+from clteach.learners.generator import PureGenerator
+from clteach.learners.learner import Learner
+from clteach.methods import build, configure, method, register
+from clteach.metrics.accuracy import average_score, forgetting
+from clteach.progress import Watched, board, to_file
+from clteach.storage import write_json
+from clteach.training.loop import resolve_device, train
+
+Result = dict[str, Any]
+"""What a job gives: plain JSON values, see `run_job`."""
+
+BACKENDS = ("loky", "dask", "ray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Args:
+        method: a registered method.
+        stream: a name for `clteach.data.streams.make_stream`.
+        scenario: "task", "domain" or "class".
+        seed: seed of the stream, the initial weights and the training.
+        steps: steps per task.
+        batch: samples per step.
+        settings: fields of the method's Config; what is not named has its default.
+        stream_settings: arguments of the stream.
+        device: "auto", "cpu" or "cuda".
+        evaluate_on: "test", or "valid" where `stream_settings` holds data out.
+    """
+
+    method: str
+    stream: str = "split-digits"
+    scenario: str = "class"
+    seed: int = 0
+    steps: int = 2000
+    batch: int = 128
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    stream_settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    evaluate_on: str = "test"
+
+    def make_stream(self, seed: int) -> Stream:
+        """The job's stream, drawn with this seed."""
+        return make_stream(self.stream, self.scenario, seed=seed, **self.stream_settings)
+
+
+class _Plan(NamedTuple):
+    job: Job
+    folder: Path
+    steps: int  # of all tasks and phases
+    cost: int  # grows with the time the job will take
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    out: str | Path,
+    *,
+    n_jobs: int | None = None,
+    backend: str = "loky",
+    address: str | None = None,
+    keep: bool = False,
+    fresh: bool = False,
+    show: bool | None = None,
+) -> list[Result]:
+    """Train all jobs, as many at a time as there are cores, the longest first.
+
+    Args:
+        jobs: what to train.
+        out: folder for checkpoints and results; every job has its own under ``out/runs``.
+        n_jobs: processes; None: one per core, but at most 4 on a GPU. 1 with the backend "loky": this process.
+        backend: "loky" (processes of this machine), or "dask" or "ray" (a cluster; its machines should share `out`).
+        address: address of the cluster's scheduler; None: a cluster on this machine.
+        keep: also keep the trained models, for `clteach.training.run.Run.load`.
+        fresh: start every run anew, instead of reading back what is finished and resuming what is not.
+        show: show the progress; None: where stderr is a terminal.
+
+    Returns:
+        One result per job, in the order of `jobs` (see `run_job`), with ``read_back``: was it finished before?
+
+    Raises:
+        ClteachError: settings, data or a folder that cannot be used, or a worker that was killed.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    out = Path(out).absolute()  # workers may start in another folder
+    check_place(out, n_jobs)
+    plans = _plan(jobs, out)
+    if fresh:
+        for plan in plans:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+    results = {plan.folder: _read(plan.folder) for plan in plans}
+    waiting = {plan.folder: plan for plan in plans if results[plan.folder] is None}
+    todo = sorted(waiting.values(), key=lambda plan: -plan.cost)
+    for plan in todo:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        (plan.folder / "progress").unlink(missing_ok=True)  # of an interrupted attempt
+    if n_jobs is None:
+        n_jobs = joblib.cpu_count() if plans and plans[0].job.device == "cpu" else min(4, joblib.cpu_count())
+
+    watched = [
+        Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo
+    ]
+    with board(watched, show):
+        done = _dispatch([(p.job, method(p.job.method), p.folder, keep) for p in todo], n_jobs, backend, address)
+    for plan, result in zip(todo, done, strict=True):
+        results[plan.folder] = result
+        (plan.folder / "progress").unlink(missing_ok=True)
+        if not (plan.folder / "result.json").exists():  # a cluster that does not share the folder
+            write_json(plan.folder / "result.json", result)
+    return [{**(results[plan.folder] or {}), "read_back": plan.folder not in waiting} for plan in plans]
+
+
+def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> Result:
+    """Train one job with one thread in this process, and write ``result.json`` into its folder.
+
+    Args:
+        job: what to train.
+        cls: the method's class: another process has not registered a method of the user's own.
+        folder: the job's folder; a checkpoint in it is resumed.
+        keep: also write the trained model there.
+
+    Returns:
+        ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
+        ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
+        ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
+        name instead (``fid``, ``average_fid``) and says so in ``measure``; a pure generator also has all its measures,
+        ``quality``: {measure: (T, T)}.
+    """
+    register(cls)
+    checkpoint = folder / "checkpoint.safetensors"
+    commit = checkout()  # of the code that runs, not of what is committed meanwhile
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        stream = job.make_stream(job.seed)
+        learner = build(job.method, stream.spec, configure(cls, dict(job.settings)), job.seed)
+        run = train(
+            learner,
+            stream,
+            steps=job.steps,
+            batch_size=job.batch,
+            seed=job.seed,
+            device=job.device,
+            checkpoint=checkpoint,
+            evaluate_on=job.evaluate_on,
+            quality=issubclass(cls, PureGenerator),
+            progress=to_file(folder / "progress"),
+        )
+    finally:
+        torch.set_num_threads(threads)
+    if keep:
+        run.save(folder)
+    numbers = run.numbers()
+    result = {
+        "job": json.loads(canonical(asdict(job))),  # lists for tuples, as when it is read back
+        "device": machine(resolve_device(job.device).type),
+        "commit": commit,
+        **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
+        f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
+        "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,
+        **({"quality": numbers["quality"]} if run.quality else {}),
+        cls.measure: numbers["accuracy"],
+        "initial": numbers["initial"],
+        "seconds": sum(run.seconds),
+        "iterations_per_second": run.iterations_per_second,
+        "fingerprint": stream.fingerprint,
+    }
+    write_json(folder / "result.json", result)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
+    """Check every job before anything starts, and give it a folder whose name stands for all that its numbers depend on."""
+    streams: dict[str, Stream] = {}
+    sizes: dict[str, tuple[int, int, str | None]] = {}
+    plans = []
+    for job in jobs:
+        if job.steps < 1 or job.batch < 1 or job.seed < 0:
+            raise ConfigError(
+                f"{job.steps} iterations per task, batches of {job.batch}, seed {job.seed}: expected at least one "
+                "iteration and one sample, and a seed of 0 or more."
+            )
+        cls = method(job.method)
+        job = replace(job, settings=asdict(configure(cls, dict(job.settings))), device=resolve_device(job.device).type)
+        key = canonical([job.stream, job.scenario, job.stream_settings])
+        if key not in streams:
+            streams[key] = job.make_stream(seed=0)
+        stream = streams[key]
+        key = canonical([key, job.method, job.settings, job.steps])
+        if key not in sizes:
+            learner = build(job.method, stream.spec, configure(cls, dict(job.settings)))
+            steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
+            size = sum(tensor.numel() for tensor in learner.state_dict().values())
+            sizes[key] = steps, size, learner.describe().get("extractor")
+        steps, size, extractor = sizes[key]  # a file of weights may change under its name: this is what is in it
+        identity = canonical([asdict(job), stream.fingerprint, extractor, _code(cls)])
+        identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
+        plans.append(_Plan(job, out / "runs" / name, steps, steps * size))
+    return plans
+
+
+def _code(cls: type[Learner]) -> str:
+    return code(cls.__module__)
+
+
+def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:
+    if not tasks:
+        return []
+    if backend == "loky" and n_jobs == 1:
+        return [run_job(*task) for task in tasks]
+    try:
+        with _workers(backend, min(n_jobs, len(tasks)), address):
+            parallel = joblib.Parallel(batch_size=1, pre_dispatch="all")
+            return list(parallel(joblib.delayed(_run_in_worker)(os.getpid(), *task) for task in tasks))
+    except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
+        raise ClteachError(
+            "a worker process was killed, most often because memory ran out. "
+            "Use fewer processes (--jobs 1); the same command resumes where it stopped."
+        ) from error
+
+
+def _run_in_worker(parent: int, *task: Any) -> Result:
+    if os.getpid() != parent:
+        with contextlib.suppress(ValueError):  # only a main thread may; a cluster's workers run jobs in another one
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    return run_job(*task)
+
+
+@contextmanager
+def _workers(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
+    """joblib's processes on this machine or on a cluster, one thread each."""
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if backend == "loky":
+            options = {"n_jobs": n_jobs, "inner_max_num_threads": 1}
+        elif backend == "dask":
+            try:
+                from distributed import Client, LocalCluster
+            except ImportError:
+                raise ConfigError("the backend dask needs distributed: pip install 'clteach[cluster]'.") from None
+            cluster: Any = address
+            if address is None:
+                local = LocalCluster(n_workers=n_jobs, threads_per_worker=1, dashboard_address=None)
+                cluster = stack.enter_context(local)
+            client = stack.enter_context(Client(cluster))
+            if any(threads != 1 for threads in client.nthreads().values()):
+                raise ConfigError(f"the dask workers at {address} have several threads: start them with --nthreads 1.")
+            options = {"n_jobs": -1, "client": client}
+        else:
+            try:
+                import ray
+                from ray.util.joblib import register_ray
+            except ImportError:
+                raise ConfigError("the backend ray needs ray: pip install ray.") from None
+            ray.init(address=address, num_cpus=None if address else n_jobs, ignore_reinit_error=True)
+            stack.callback(ray.shutdown)
+            register_ray()
+            options = {"n_jobs": -1}
+        with joblib.parallel_config(backend, **options):
+            yield
+
+
+def _read(folder: Path) -> Result | None:
+    """A finished job's result, or None."""
+    try:
+        result: Result = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result
+
+
+def check_place(out: Path, n_jobs: int | None) -> None:
+    """ClteachError unless there is a process and files can be written into this folder, which is made if need be."""
+    if n_jobs is not None and n_jobs < 1:
+        raise ConfigError(f"{n_jobs} processes: expected at least one.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ClteachError(
+            f"cannot write into {out}: {error.strerror or error}. Expected a folder with write permission and free space; "
+            "choose another one with --out."
+        ) from error

@@ -1,0 +1,227 @@
+"""Recorded numbers: a recipe is run, and written down beside the published numbers.
+
+`reproduce` runs a recipe and writes one record with everything its numbers depend on. `clteach.results` reads records back
+and makes the tables of the book from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import platform
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+from clteach.data.extractors import trained
+from clteach.errors import ConfigError, unknown
+from clteach.experiments import papers
+from clteach.experiments.agreement import compare, published
+from clteach.experiments.jobs import Job, check_place, run_jobs
+from clteach.experiments.papers import RECIPES
+from clteach.experiments.provenance import checkout, code, in_turn, machine, together
+from clteach.experiments.recipe import Study, chosen
+from clteach.experiments.summary import statistics, summarise
+from clteach.methods import METHODS, fitting
+from clteach.storage import write_json
+from clteach.version import __version__
+
+
+def reproduce(
+    name: str,
+    out: str | Path = "results",
+    *,
+    preset: str | None = None,
+    seeds: int | None = None,
+    iters: int | None = None,
+    tasks: int | None = None,
+    device: str = "auto",
+    **how: Any,
+) -> Path:
+    """Run a recipe and write its record, ``out/NAME.json``; an interrupted one continues.
+
+    Fewer steps or permutations than the recipe has, or fewer seeds than its own or 3, make a shortened run: its record is
+    named so, and its numbers are not judged against the published ones.
+
+    Args:
+        name: one of `RECIPES`.
+        out: folder of the record; the runs are under ``out/runs``.
+        preset: one of the recipe's presets.
+        seeds: number of seeds.
+        iters: steps per task.
+        tasks: permutations, of a recipe on permuted data.
+        device: "auto", "cpu" or "cuda".
+        **how: passed on to `run_jobs`.
+
+    Raises:
+        ClteachError: an unknown name, a number of tasks that the recipe cannot have, or as `run_jobs`.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    recipe = RECIPES[name]
+    if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
+        raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
+    if isinstance(recipe, Study):
+        if preset is not None or device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"preset={preset!r}, device={device!r}: {name} has no presets and runs on the CPU. Leave both out."
+            )
+        return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
+    if preset not in (None, *recipe.presets):
+        raise unknown(f"preset of {name}", str(preset), recipe.presets)
+    preset = preset or recipe.presets[0]
+    column = papers.column(preset, recipe.stream)
+    n_seeds = recipe.seeds if seeds is None else seeds
+    full = column.steps if recipe.steps is None else recipe.steps
+    steps = full if iters is None else iters
+    if n_seeds < 1:
+        raise ConfigError(f"{n_seeds} seeds: expected at least one.")
+    shortened = steps < full or n_seeds < min(3, recipe.seeds)
+
+    cells, all_tasks = [], 0
+    for name_of_row, row in recipe.rows.items():
+        if row.method not in METHODS or name_of_row in papers.PRESETS[preset].without:
+            continue
+        for scenario in recipe.scenarios:
+            if scenario in METHODS[row.method].scenarios:
+                own = chosen(row.settings, scenario)
+                settings = fitting(row.method, {**column.settings(row.method, scenario), **own})
+                stream = {**column.stream, **chosen(row.stream, scenario)}
+                if tasks is not None:
+                    all_tasks = max(all_tasks, stream["tasks"])
+                    stream["tasks"] = tasks
+                job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
+                cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
+    if tasks is not None and not 1 <= tasks <= all_tasks:
+        raise ConfigError(f"tasks={tasks}: expected between 1 and {all_tasks}, as many as {name} has.")
+    shortened = shortened or (tasks is not None and tasks < all_tasks)
+    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
+    extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
+    started = time.perf_counter()
+    results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
+    wall = time.perf_counter() - started
+
+    notes = papers.PRESETS[preset].notes_about({job.method for _, job in cells})
+    deviations = [*notes, *recipe.deviations, *extractors]
+    if recipe.paper_seeds and n_seeds != recipe.paper_seeds:
+        deviations.append(f"{n_seeds} seed{'s' * (n_seeds > 1)} instead of {recipe.paper_seeds}")
+    if steps != full:
+        deviations.append(f"{steps} steps per task instead of {full}")
+    if tasks not in (None, all_tasks):
+        deviations.append(f"{tasks} permutations instead of {all_tasks}")
+    table = []
+    for i, (name_of_row, job) in enumerate(cells):
+        summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
+        cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
+        own = {k: v for k, v in job.stream_settings.items() if column.stream.get(k) != v}
+        if own:
+            cell["stream"] = {**own, "fingerprint": results[i * n_seeds]["fingerprint"]}
+        paper = published(recipe.stream, preset, name_of_row, job.scenario)
+        measure = METHODS[job.method].measure
+        table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
+    options = ["--preset", preset] if len(recipe.presets) > 1 else []
+    options += [] if seeds is None else ["--seeds", str(seeds)]
+    options += [] if iters is None else ["--iters", str(iters)]
+    options += [] if tasks is None else ["--tasks", str(tasks)]
+    record = {
+        "name": name,
+        "summary": recipe.summary,
+        "shortened": shortened,
+        "command": shlex.join(["clteach", "reproduce", name, *options]),
+        "version": __version__,
+        "commit": in_turn([result["commit"] for result in results]),
+        "preset": preset,
+        "preset_source": papers.PRESETS[preset].source,
+        "seeds": list(range(n_seeds)),
+        "steps": steps,
+        "batch": column.batch,
+        "axis": recipe.axis,
+        "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
+        **({} if recipe.evaluate_on == "test" else {"evaluate_on": recipe.evaluate_on}),
+        "training_seconds": sum(result["seconds"] for result in results),
+        # A command that was interrupted and repeated has no wall-clock time of its own.
+        "wall_seconds": None if any(result["read_back"] for result in results) else wall,
+        "device": together([result["device"] for result in results]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deviations": deviations,
+        "cells": table,
+    }
+    file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
+    return write_json(Path(out) / f"{file.replace('-', '_')}.json", record)
+
+
+def _reproduce_study(
+    name: str,
+    study: Study,
+    out: Path,
+    seeds: int | None,
+    iters: int | None,
+    n_jobs: int | None = None,
+    fresh: bool = False,
+) -> Path:
+    """`reproduce` for a `Study`: one file per row and seed, so that an interrupted one continues; always on the CPU."""
+    n_seeds = study.seeds if seeds is None else seeds
+    steps = study.steps if iters is None else iters
+    if n_seeds < 1 or steps < 1:
+        raise ConfigError(f"{n_seeds} seeds, {steps} steps: expected at least one of each.")
+    check_place(out, n_jobs)
+    started, commit = time.perf_counter(), checkout()
+    files, todo = [], []
+    for row, seed in itertools.product(study.rows.values(), range(n_seeds)):
+        identity = json.dumps([code(study.run.__module__), dict(row), steps, seed], sort_keys=True)
+        file = out / "runs" / name / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        files.append(file)
+        if fresh or not file.exists():
+            todo.append(joblib.delayed(_run_study)(study.run, file, {**row, "seed": seed, "steps": steps}))
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        joblib.Parallel(n_jobs or joblib.cpu_count(), batch_size=1)(todo)
+    results = [json.loads(file.read_text()) for file in files]
+    cells = []
+    for i, (name_of_row, row) in enumerate(study.rows.items()):
+        runs = results[i * n_seeds : (i + 1) * n_seeds]
+        scores = {measure: statistics([run["measures"][measure] for run in runs]) for measure in study.measures}
+        cells.append({"row": name_of_row, "settings": dict(row), "measures": scores, "verdict": "not published"})
+    shortened = steps < study.steps or n_seeds < min(3, study.seeds)
+    options = [] if seeds is None else ["--seeds", str(seeds)]
+    options += [] if iters is None else ["--iters", str(iters)]
+    record = {
+        "name": name,
+        "summary": study.summary,
+        "shortened": shortened,
+        "command": shlex.join(["clteach", "reproduce", name, *options]),
+        "version": __version__,
+        "commit": commit,
+        "preset_source": study.source,
+        "seeds": list(range(n_seeds)),
+        "steps": steps,
+        "measures": dict(study.measures),
+        "training_seconds": sum(run["seconds"] for run in results),
+        "wall_seconds": time.perf_counter() - started if len(todo) == len(files) else None,
+        "device": machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deviations": [
+            *study.deviations,
+            *([f"{steps} steps instead of {study.steps}"] if steps != study.steps else []),
+        ],
+        "cells": cells,
+    }
+    return write_json(out / f"{(name + '-shortened' * shortened).replace('-', '_')}.json", record)
+
+
+def _run_study(run: Callable[..., dict[str, float]], file: Path, arguments: Mapping[str, Any]) -> None:
+    threads, started = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        measures = run(**arguments)
+    finally:
+        torch.set_num_threads(threads)
+    write_json(file, {**arguments, "measures": measures, "seconds": time.perf_counter() - started})

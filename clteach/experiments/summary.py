@@ -1,0 +1,63 @@
+"""The seeds of one experiment together: means, standard errors, matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from clteach.experiments.jobs import Result
+from clteach.metrics.accuracy import mean_sem
+
+
+def summarise(results: Sequence[Result]) -> dict[str, Any]:
+    """The seeds of one experiment together, as shares of 1.
+
+    Returns:
+        ``average_accuracy`` and ``forgetting`` (mean, SEM or None for one seed, values of the seeds), ``accuracy_matrix``
+        (T, T) mean over seeds, of several seeds also ``accuracy_matrices`` (seeds, T, T) for the tasks learned so far,
+        ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method with another measure has
+        its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``. Of pure generators also the average
+        and the matrices of every further measure, such as ``average_precision`` and ``precision_matrix``.
+    """
+    measure = results[0].get("measure", "accuracy")
+    lost = [result["forgetting"] for result in results]
+    further = {
+        name: [result["quality"][name] for result in results]
+        for name in results[0].get("quality", {})
+        if name != measure
+    }
+    return {
+        **({} if measure == "accuracy" else {"measure": measure}),
+        f"average_{measure}": statistics([result[f"average_{measure}"] for result in results]),
+        "forgetting": None if None in lost else statistics(lost),
+        **_matrices(measure, [result[measure] for result in results]),
+        **{f"average_{name}": statistics([sum(R[-1]) / len(R) for R in each]) for name, each in further.items()},
+        **{key: value for name, each in further.items() for key, value in _matrices(name, each).items()},
+        "seconds": mean_sem([result["seconds"] for result in results])[0],
+        "iterations_per_second": mean_sem([result["iterations_per_second"] for result in results])[0],
+        "settings": results[0]["job"]["settings"],
+    }
+
+
+def _matrices(measure: str, seeds: Sequence[list[list[float | None]]]) -> dict[str, Any]:
+    """The mean over seeds (T, T), and of several seeds each one's matrix, without the tasks not learned yet."""
+    matrices = torch.tensor(
+        [[[math.nan if v is None else v for v in row] for row in R] for R in seeds], dtype=torch.float64
+    )
+    found: dict[str, Any] = {f"{measure}_matrix": _rounded(matrices.mean(0))}
+    if len(seeds) > 1:
+        learned = torch.ones(matrices.shape[1:], dtype=torch.bool).tril()
+        found[f"{measure}_matrices"] = [_rounded(one) for one in matrices.where(learned, torch.nan)]
+    return found
+
+
+def _rounded(matrix: torch.Tensor) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else round(v, 6) for v in row] for row in matrix.tolist()]
+
+
+def statistics(values: list[float]) -> dict[str, Any]:
+    mean, sem = mean_sem(values)
+    return {"mean": mean, "sem": None if math.isnan(sem) else sem, "seeds": values}

@@ -1,0 +1,295 @@
+r"""The contract between a method and the training loop.
+
+A learner is an `nn.Module` that owns its networks, its optimisers and everything it remembers of past tasks. The loop in
+`clteach.training` drives it, flat and without callbacks::
+
+    for t in tasks:
+        for phase in learner.phases(t, steps):
+            learner.enter(t, phase)                     # cheap, idempotent: also called on resume
+            learner.begin_phase(t, phase, data, rng)    # once: snapshots, freezing
+            for s in range(phase.steps):
+                learner.step(batch, learner.draw(len(batch.y), rng))
+        learner.end_task(t, data, rng)                  # once: Fisher information, memories
+
+Two properties carry everything else. `loss` is *pure*: it reads the module and the noise it is given and draws, writes
+and synchronises nothing, so a step can be compiled, replayed and run for many seeds at once. And all state has its final
+shape from the start, as parameters or buffers, so a checkpoint is a state dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from clteach.data.tasks import Batch, Data, Spec, Stream
+from clteach.errors import ConfigError, unknown
+from clteach.learners.optim import adam, constant
+from clteach.learners.penalty import Quadratic
+from clteach.models.nets import mlp
+from clteach.seeding import seeded, whole_seed
+
+Noise = Mapping[str, Tensor]
+Losses = dict[str, Tensor]
+
+
+class Phase(NamedTuple):
+    """A stretch of training: `steps` steps, learning rates times `lr_scale(step / steps)`, moments kept or forgotten."""
+
+    name: str
+    steps: int
+    lr_scale: Callable[[float], float] = constant
+    fresh_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings every method has."""
+
+    hidden: tuple[int, ...] = (400, 400)
+    """units of each hidden layer (ReLU)"""
+    lr: float = 1e-3
+    """Adam's learning rate"""
+    fresh_optimizer: bool = False
+    """forget Adam's moments at the start of every task"""
+
+    def __post_init__(self) -> None:
+        for name, names in choices(type(self)).items():
+            if getattr(self, name) not in names:
+                raise unknown(f"value of {name}", str(getattr(self, name)), names)
+        for name, units in vars(self).items():
+            layers = name.endswith("hidden") and units is not None
+            if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
+                raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
+        if not self.lr > 0:
+            raise ConfigError(f"lr={self.lr}: expected lr > 0.")
+
+
+def choices(config: type[Config]) -> dict[str, tuple[str, ...]]:
+    """The settings that choose between names, and the names: what is annotated `Literal`."""
+    return {name: get_args(hint) for name, hint in get_type_hints(config).items() if get_origin(hint) is Literal}
+
+
+def _log(mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def total(losses: Losses) -> Tensor:
+    """() the sum of the loss terms."""
+    first, *rest = losses.values()
+    return sum(rest, start=first)
+
+
+class Learner(nn.Module):
+    """Base of all methods. See the module's docstring for the order of the calls.
+
+    A method sets the class attributes, builds its networks and `opts` in `__init__`, and overrides what differs.
+
+    Args:
+        spec: the stream's specification.
+        cfg: the method's settings; None: the defaults.
+        seed: seed of the initial weights.
+
+    Raises:
+        ConfigError: the method does not support the scenario, or features as inputs.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
+    needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
+    takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
+    measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.accuracy.MEASURES`
+    Config: ClassVar[type[Config]] = Config
+
+    mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
+    log_mask: Tensor  # (n_tasks, n_out) the same as 0 and -inf, to be added to logits: cheaper than filling by `mask`
+    past_mask: Tensor  # (n_tasks or 1, n_out) bool: units that replayed data competes over, a row per past head
+    opts: dict[str, Optimizer]
+    penalty: Quadratic | None
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__()
+        if spec.scenario not in self.scenarios:
+            raise ConfigError(
+                f"{self.name} does not support the scenario {spec.scenario!r}: {self.needs}. "
+                f"Choose {' or '.join(repr(s) for s in self.scenarios)}, or another method."
+            )
+        if spec.encoded_from is not None and not self.takes_features:
+            raise ConfigError(
+                f"{self.name} generates inputs in [0, 1], and those of this stream are features, any numbers: leave the "
+                "extractor out, or choose a method that replays features (generative-replay, brain-inspired-replay)."
+            )
+        cfg = self.Config() if cfg is None else cfg
+        if not isinstance(cfg, self.Config):
+            raise ConfigError(f"{self.name} got settings of type {type(cfg).__name__}, expected {self.name}'s Config.")
+        self.spec, self.seed = spec, whole_seed(seed)
+        self.cfg: Any = cfg
+        self.t = -1  # the task being learned; -1: none yet
+        self.phase: Phase | None = None
+        self.opts = {}
+        self.penalty = None
+        self.register_buffer("mask", spec.active_table(1))
+        self.register_buffer("log_mask", _log(self.mask))
+        self.register_buffer("past_mask", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
+
+    @classmethod
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+        """The learner that these settings ask for: one of this class, unless a setting chooses between several."""
+        return cls(spec, cfg, seed)
+
+    @property
+    def known(self) -> Tensor:
+        """(H, n_out) bool, the units the model of the past tasks knows: a row per past head in Task-IL, else one row."""
+        return self.past_mask[: self.t] if self.spec.scenario == "task" else self.past_mask
+
+    @property
+    def active(self) -> Tensor:
+        """(H, n_out) bool, the units the model competes over now on samples of the past: rows as in `known`."""
+        return self.known if self.spec.scenario == "task" else self.mask[:1]
+
+    # --- training, in the order of the calls ---
+
+    def prepare(self, stream: Stream) -> None:
+        """Once before training begins: what evaluation needs to know of the stream."""
+
+    def training_data(self, stream: Stream, t: int) -> Data:
+        """What this learner may train on in task t: that task's training data."""
+        return stream[t].train
+
+    def phases(self, t: int, steps: int) -> list[Phase]:
+        """The phases of task t when `steps` steps are asked for."""
+        return [Phase("train", steps, fresh_optimizer=self.cfg.fresh_optimizer)]
+
+    def enter(self, t: int, phase: Phase) -> None:
+        """Set what follows from (t, phase) alone. Called before every phase and again on resume."""
+        self.t, self.phase = t, phase
+        self.mask.copy_(self.spec.active_table(t + 1))
+        self.log_mask.copy_(_log(self.mask))
+        if t > 0:
+            rows = self.spec.replay_masks(t)
+            self.past_mask[: len(rows)] = rows.to(self.past_mask.device)
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        """Once before a phase's first step: copy the old model into buffers, freeze, compute targets."""
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """All random numbers of one step with a batch of n."""
+        return {}
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        """The named terms of the loss, scalars; their sum is minimised. Pure."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def forward(self, batch: Batch, noise: Noise) -> Losses:
+        """`loss`, so that `torch.func.functional_call` can evaluate it at other parameters (e.g. many seeds at once)."""
+        return self.loss(batch, noise)
+
+    def step(self, batch: Batch, noise: Noise) -> Losses:
+        """One optimisation step; returns the loss terms, detached and still on the device."""
+        for opt in self.opts.values():
+            opt.zero_grad(set_to_none=True)
+        losses = self.loss(batch, noise)
+        total(losses).backward()
+        if self.penalty is not None:
+            self.penalty.add_grad_()
+        self.clip_grad_()
+        for opt in self.opts.values():
+            opt.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def clip_grad_(self) -> None:
+        """Limit the gradients in place before the optimisers use them; by default they stay as they are."""
+
+    def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+        """Once after the last phase of a task: Fisher information, path integrals, memories."""
+
+    # --- use ---
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """(B, n_out) logits, unmasked, of inputs x (B, *shape); `task` (B,) only where the method needs it."""
+        raise NotImplementedError(f"{type(self).__name__} must define predict()")
+
+    @torch.no_grad()
+    def evaluate(self, t: int, data: Data) -> float:
+        """Accuracy in [0, 1] on data of task t, among the units active now."""
+        correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        for batch in data.batches():
+            logits = self.predict(batch.x, batch.task).masked_fill(~self.mask[batch.task], -torch.inf)
+            correct += (logits.argmax(1) == batch.y).sum()
+        return float(correct) / len(data)
+
+    # --- state ---
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but frozen copies of old models stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if module is not self and getattr(module, "stays_in_eval_mode", False):
+                module.eval()
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.t)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.t = int(state)
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights, buffers, settings and specification to one safetensors file (no pickle), atomically."""
+        from clteach.storage import save_tensors
+
+        return save_tensors(path, dict(self.state_dict()), {"learner": self.describe()})
+
+    def describe(self) -> dict[str, Any]:
+        """What is needed to build this learner again, as plain JSON values."""
+        about = {
+            "name": self.name,
+            "spec": dataclasses.asdict(self.spec),
+            "cfg": dataclasses.asdict(self.cfg),
+            "seed": self.seed,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(about))  # tuples become lists, as they would in a file
+        return plain
+
+
+class Classifier(Learner):
+    """A learner with one classifier `net` (an MLP), one Adam, and cross-entropy over the active units."""
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+        super().__init__(spec, cfg, seed)
+        with seeded(seed, "classifier"):
+            self.net = self.make_net()
+        self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+
+    def make_net(self) -> nn.Sequential:
+        """The network, with new weights."""
+        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
+        return F.cross_entropy(logits + self.log_mask.index_select(0, batch.task), batch.y)
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        return {"current": self.cross_entropy(self.predict(batch.x, batch.task), batch)}
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        return self.net(x)
+
+
+class Generator(Learner):
+    """A learner that can generate: anything with `sample` can feed generative replay."""
+
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample()")

@@ -1,0 +1,126 @@
+r"""What methods that replay have in common: the loss on samples labelled by an old model, and a memory of real samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clteach.data.tasks import Batch, Data, Spec
+
+TARGETS = ("soft", "hard")
+
+
+def imitation_loss(
+    logits: Tensor,
+    old_logits: Tensor,
+    known: Tensor,
+    active: Tensor,
+    targets: str = "soft",
+    temperature: float = 2.0,
+    squared: bool = True,
+) -> Tensor:
+    r"""How well a model imitates its former self on inputs that have no other label.
+
+    * **hard** targets: cross-entropy with the old model's most probable label.
+    * **soft** targets (distillation, Hinton et al. 2015):
+      $-T^2 \sum_c \mathrm{softmax}(z^{\text{old}}/T)_c \, \log \mathrm{softmax}(z/T)_c$; units the old model does not
+      know have target 0.
+
+    In Task-IL there is no telling which head an input belongs to: the loss is the mean over all past heads.
+
+    Args:
+        logits: (R, n_out) of the model that learns.
+        old_logits: (R, n_out) of the model that is imitated.
+        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Or (1, R, n_out) where it
+            is known which head each sample belongs to.
+        active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
+        targets: "soft" or "hard".
+        temperature: T > 0 of soft targets.
+        squared: multiply the loss on soft targets by T², which makes its gradient about as large as with T = 1?
+
+    Returns:
+        () the mean over heads and samples, in nats (for soft targets times T², if `squared`).
+    """
+    known, active = (mask if mask.ndim == 3 else mask[:, None] for mask in (known, active))  # (H, 1 or R, n_out)
+    old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
+    new = logits.masked_fill(~active, -torch.inf).expand_as(old)
+    if targets == "hard":
+        return F.cross_entropy(new.flatten(0, 1), old.argmax(2).flatten())
+    # -T² Σ_c p_old,c log p_c at temperature T; a unit that is not active has log p = -∞ but target 0, so it is left out
+    log_p = F.log_softmax(new / temperature, 2).masked_fill(~active, 0)
+    return -(temperature**2 if squared else 1) * (F.softmax(old / temperature, 2) * log_p).sum(2).mean()
+
+
+def room(n: int, shape: Sequence[int]) -> Tensor:
+    """(n, *shape) zeros, room for n inputs: bytes for images (C, H, W), a quarter of the memory, float32 for vectors."""
+    return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
+
+
+def put(kept: Tensor, rows: slice, x: Tensor) -> None:
+    """Write inputs x (n, *shape) in [0, 1] into these rows of a `room`; pixels are rounded to the nearest byte."""
+    kept[rows] = (x * 255).round().to(torch.uint8) if kept.dtype == torch.uint8 else x
+
+
+def take(kept: Tensor, index: Tensor) -> Tensor:
+    """(n, *shape) float32 inputs in [0, 1] at positions `index` (n,) of a `room`."""
+    x = kept.index_select(0, index)
+    return x.to(torch.float32).div_(255) if kept.dtype == torch.uint8 else x
+
+
+class Memory(nn.Module):
+    """A fixed number of real samples per class of every task, chosen at random when the task ends.
+
+    Images are kept as bytes (uint8), vectors as float32. All room is allocated at the start, so the memory is part of a
+    learner's state dict. A class with fewer samples than `per_class` has some of them twice.
+
+    Args:
+        spec: the stream's specification.
+        per_class: samples kept per class of a task.
+    """
+
+    x: Tensor  # (capacity, *shape)
+    y: Tensor  # (capacity,)
+    task: Tensor  # (capacity,)
+
+    def __init__(self, spec: Spec, per_class: int) -> None:
+        super().__init__()
+        self.per_class = per_class
+        self.sizes = [per_class * len(units) for units in spec.units]
+        capacity = sum(self.sizes)
+        self.register_buffer("x", room(capacity, spec.shape))
+        self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
+        self.units = spec.units
+
+    def filled(self, t: int) -> int:
+        """Samples in memory when t tasks have ended."""
+        return sum(self.sizes[:t])
+
+    def add(self, t: int, data: Data, rng: torch.Generator) -> None:
+        """Keep `per_class` random samples of every class of task t."""
+        start = self.filled(t)
+        for unit in self.units[t]:
+            candidates = (data.y == unit).nonzero().flatten()
+            if len(candidates):  # a Dirichlet task may have test samples of a class, but no training samples
+                order = candidates[torch.randperm(len(candidates), generator=rng, device=rng.device)]
+                order = order.repeat(math.ceil(self.per_class / len(order)))[: self.per_class]
+            else:
+                order = torch.randint(len(data), (self.per_class,), generator=rng, device=rng.device)
+            batch = data.batch(order)
+            rows = slice(start, start + self.per_class)
+            put(self.x, rows, batch.x)
+            self.y[rows], self.task[rows] = batch.y, batch.task
+            start += self.per_class
+
+    def draw(self, t: int, n: int, rng: torch.Generator) -> Tensor:
+        """(n,) random positions in a memory of t tasks, with replacement; none if it is empty."""
+        filled = self.filled(t)
+        return torch.randint(max(filled, 1), (n if filled else 0,), generator=rng, device=rng.device)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The samples at positions `index` (n,)."""
+        return Batch(take(self.x, index), self.y.index_select(0, index), self.task.index_select(0, index))

@@ -1,0 +1,1 @@
+"""Networks, without tasks and time: layers, VAEs, hypernetworks, frozen copies."""

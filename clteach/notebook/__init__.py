@@ -1,0 +1,13 @@
+"""What the chapters use: `page` their size and the package's own code, `explorers` sliders that work without a kernel."""
+
+from __future__ import annotations
+
+from clteach.notebook.explorers import explorer, explorer_grid
+from clteach.notebook.page import by_size, show_source
+
+__all__ = [
+    "by_size",
+    "explorer",
+    "explorer_grid",
+    "show_source",
+]

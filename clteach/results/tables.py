@@ -1,0 +1,178 @@
+"""One record as a table: for the terminal, for a chapter, for the README. None of its numbers is typed by hand."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import pandas as pd
+
+from clteach.errors import unknown
+from clteach.experiments.agreement import RULE, in_the_paper, published
+from clteach.metrics.accuracy import MEASURES
+from clteach.results.records import load, names
+
+
+def of_recipe(recipe: str) -> str | None:
+    """The record of a recipe: at full length where there is one, else of a shortened run; None: not recorded yet.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    from clteach.experiments.papers import RECIPES  # which knows all methods and studies: too much for one table
+
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    found = [name for name in names() if load(name).get("name") == recipe]
+    return min(found, key=lambda name: load(name)["shortened"], default=None)
+
+
+def table(name: str) -> pd.DataFrame:
+    """A record as a table, one line per row and scenario; accuracies and differences in percent (points), FID as it is.
+
+    Returns:
+        Columns: row, scenario, mean, sem, published, published_sem, difference, verdict ("recalled": see `published`; "not
+        known here": the paper has a number that the package has not). Of a study: row, and for each measure its mean and
+        its SEM ("NAME sem").
+    """
+    record, lines = load(name), []
+    if "measures" in record:
+        for cell in record["cells"]:
+            line = {"row": cell["row"]}
+            for measure in record["measures"]:
+                line |= {measure: cell["measures"][measure]["mean"], f"{measure} sem": cell["measures"][measure]["sem"]}
+            lines.append(line)
+        return pd.DataFrame(lines)
+    for cell in record["cells"]:
+        measure = cell.get("measure", "accuracy")
+        ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
+        difference, verdict, factor = cell["difference"], cell["verdict"], MEASURES[measure].factor
+        guess = published(record["stream"]["name"], record["preset"], cell["row"], cell["scenario"], recalled=True)
+        if guess is not None and "stream" not in cell:  # a row on a stream of its own is another experiment
+            paper, difference, verdict = guess, factor * ours["mean"] - guess["mean"], "recalled"
+        elif verdict == "not published" and "stream" not in cell and in_the_paper(record, cell):
+            verdict = "not known here"
+        lines.append(
+            {
+                "row": cell["row"],
+                "scenario": cell["scenario"],
+                "mean": factor * ours["mean"],
+                "sem": None if ours["sem"] is None else factor * ours["sem"],
+                "published": paper["mean"],
+                "published_sem": paper["sem"],
+                "difference": difference,
+                "verdict": verdict,
+            }
+        )
+    numeric = ["mean", "sem", "published", "published_sem", "difference"]
+    return pd.DataFrame(lines).astype(dict.fromkeys(numeric, float))
+
+
+def overview(name: str) -> pd.DataFrame:
+    """A record as rows × scenarios, each cell "mean ± SEM" in percent."""
+    long = table(name)
+    long["cell"] = [percent(mean, sem) for mean, sem in zip(long["mean"], long["sem"], strict=True)]
+    wide = long.pivot(index="row", columns="scenario", values="cell")
+    present = [scenario for scenario in ("task", "domain", "class") if scenario in wide]
+    return wide.loc[long["row"].unique(), present].fillna("–")
+
+
+def percent(mean: float, sem: float | None) -> str:
+    """ "93.3 ± 0.4", or "93.3" where there is no SEM."""
+    return f"{mean:.1f}" if sem is None or isnan(sem) else f"{mean:.1f} ± {sem:.1f}"
+
+
+def shown(name: str) -> tuple[list[str], list[list[str]]]:
+    """A record as head and lines of text: beside the published numbers where there are any, else rows × scenarios.
+
+    Of a study: rows × measures. The rows of a sweep are headed by the setting that they vary.
+    """
+    record, long = load(name), table(name)
+    measures, rows = record.get("measures"), record.get("axis") or "method"
+    if measures is not None:
+        lines = long.to_dict("records")
+        body = [[line["row"], *(percent(line[m], line[f"{m} sem"]) for m in measures)] for line in lines]
+        return ["", *measures.values()], body
+    if long["published"].isna().all():
+        wide = overview(name)
+        body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
+        return [rows, *(f"{scenario}-incremental" for scenario in wide)], body
+    body = []
+    for line in long.to_dict("records"):
+        paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])
+        paper += "?" * (line["verdict"] == "recalled")
+        difference = "–" if isnan(line["difference"]) else f"{round(line['difference'], 1) + 0.0:+.1f}"  # no "-0.0"
+        ours = percent(line["mean"], line["sem"])
+        body.append([line["row"], line["scenario"], ours, paper, difference, line["verdict"]])
+    return [rows, "scenario", "ours", "published", "difference", "verdict"], body
+
+
+def markdown(name: str) -> str:
+    """`shown` as a Markdown table."""
+    head, body = shown(name)
+    return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
+
+
+def readme_table(name: str = "split-digits") -> str:
+    """The README's table with the line that says how it came about, all from the record."""
+    record = load(name)
+    caption = (
+        f"Average accuracy over all tasks after the last one, in percent, mean ± SEM over {len(record['seeds'])} seeds: "
+        f"`{record['command']}`, clteach {record['version']}, {record['steps']} steps per task."
+    )
+    return f"{markdown(name)}\n{caption}\n"
+
+
+def report(name: str) -> str:
+    """A record as Markdown for a chapter: the table, how it came about, and where it leaves the paper's path."""
+    record = load(name)
+    verdicts = [cell["verdict"] for cell in record["cells"]]
+    judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
+    n, device = len(record["seeds"]), record["device"]
+    competing = ""
+    if any(cell.get("scenario") == "class" and "average_accuracy" in cell for cell in record["cells"]):
+        every = record["stream"].get("active_units") == "all"
+        competing = f" In Class-IL {'the units of all classes' if every else 'the classes seen so far'} compete."
+    if "measures" in record:
+        what, each = "Measured at the end of training:", "steps"
+    else:
+        measure = MEASURES[record["cells"][0].get("measure", "accuracy")]
+        lower = ", lower is better," * (measure.sign < 0)
+        what, each = (
+            f"Average {measure.label}{measure.unit}{lower} over all tasks after the last one,",
+            "steps per task",
+        )
+    parts = [
+        markdown(name),
+        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} "
+        f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}.{competing} Settings: {record['preset_source']}. "
+        f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} {each}, "
+        f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {_duration(record['training_seconds'])} of training.",
+    ]
+    if record["shortened"]:
+        parts.append("**A shortened run**: fewer steps, seeds or tasks than the paper's, so no verdict is given.")
+    elif judged:
+        alone = " With one seed the spread is not known and counts as 0, so a verdict is weak evidence." * (n == 1)
+        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.{alone}")
+    if "measures" not in record and (table(name)["verdict"] == "recalled").any():
+        parts.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
+    if record["deviations"]:
+        parts.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def reports(*recipes: str) -> str:
+    """The reports on the records of some recipes, one below the other, and which of the recipes have no record yet.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    recorded = {recipe: of_recipe(recipe) for recipe in recipes}
+    parts = [report(name) for name in recorded.values() if name]
+    missing = ", ".join(f"`clteach reproduce {recipe}`" for recipe, name in recorded.items() if name is None)
+    if missing:
+        parts.append(f"Not recorded yet with this version: {missing}.\n")
+    return "\n\n".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(seconds / 60, 1):.0f} minutes"

@@ -1,0 +1,91 @@
+"""Where a run is, and the file from which it goes on after it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clteach import storage
+from clteach.errors import CheckpointError
+from clteach.training.run import Run
+
+
+@dataclass
+class Position:
+    """Where a run is: the next step to do, and the loss sums of the window it is in."""
+
+    task: int = 0
+    phase: int = 0
+    step: int = 0
+    done: int = 0  # steps over the whole run
+    begun: bool = False  # has begin_phase been called for this phase?
+    window: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.step += 1
+        self.done += 1
+        self.window += 1
+
+    def means(self) -> dict[str, float]:
+        means = {name: float(value) / self.window for name, value in self.sums.items()}
+        self.sums, self.window = {}, 0
+        return means
+
+    def next_phase(self) -> None:
+        self.phase, self.step, self.begun = self.phase + 1, 0, False
+
+    def next_task(self) -> None:
+        self.task, self.phase = self.task + 1, 0
+
+
+def save(path: Path, run: Run, at: Position) -> None:
+    tensors = {f"learner/{k}": v for k, v in run.learner.state_dict().items()}
+    groups = {}
+    for name, opt in run.learner.opts.items():
+        opt_tensors, groups[name] = storage.optimizer_tensors(name, opt)
+        tensors.update(opt_tensors)
+    position = {**dataclasses.asdict(at), "sums": {name: float(value) for name, value in at.sums.items()}}
+    meta = {
+        "config": run.config,
+        "position": position,
+        "groups": groups,
+        # Sums in another order round differently: the number of threads is part of the result.
+        "threads": torch.get_num_threads(),
+        **run.numbers(),
+    }
+    storage.save_tensors(path, tensors, meta)
+
+
+def restore(path: Path, run: Run, at: Position) -> None:
+    tensors, meta = storage.load_tensors(path)
+    try:
+        saved = meta["config"]
+        if saved != run.config:
+            differing = [k for k in run.config if saved.get(k) != run.config[k]]
+            what = "; ".join(f"{k} was {saved.get(k)!r}, is {run.config[k]!r}" for k in differing)
+            raise CheckpointError(
+                f"{path} belongs to another experiment ({what}). "
+                "Delete it or choose another file to start anew, or repeat the same settings to resume."
+            )
+        run.learner.load_state_dict(
+            {k.removeprefix("learner/"): v for k, v in tensors.items() if k.startswith("learner/")}
+        )
+        for name, opt in run.learner.opts.items():
+            storage.restore_optimizer(name, opt, tensors, meta["groups"][name])
+        run.set_numbers(meta)
+        for key, value in meta["position"].items():
+            setattr(at, key, value)
+        at.sums = {name: torch.tensor(value, device=run.learner.mask.device) for name, value in at.sums.items()}
+        torch.set_num_threads(meta["threads"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this version of the method ({error}). Delete it to start again."
+        ) from error

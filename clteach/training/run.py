@@ -1,0 +1,131 @@
+"""What a training leaves behind: a `Run` with its numbers and its learner, and how both are saved and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clteach import storage
+from clteach.data.tasks import Spec
+from clteach.errors import CheckpointError
+from clteach.learners.learner import Learner, Phase
+from clteach.methods import configure, method
+from clteach.storage import write_atomic
+
+
+@dataclass
+class Run:
+    """The result of `train`.
+
+    Attributes:
+        learner: the trained learner.
+        config: everything needed to repeat the run, as plain JSON values.
+        accuracy: (T, T) float64, ``accuracy[t, i]`` = accuracy in [0, 1] on task i after learning task t; of a pure
+            generator the score that its `measure` names, such as the FID.
+        initial: (T,) float64, accuracies before any training (for forward transfer).
+        losses: one row per window of `log_every` steps: task, phase, step (within the phase, at the window's end) and the
+            mean of every loss term.
+        curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks.
+        seconds: time spent in training steps, per task.
+        quality: of a pure generator trained with `quality`: for each of its measures (``fid``, ``precision``, ``recall``,
+            ...) a (T, T) float64 matrix like `accuracy`, NaN for tasks not learned yet.
+    """
+
+    learner: Learner
+    config: dict[str, Any]
+    accuracy: Tensor
+    initial: Tensor
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    quality: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def iterations_per_second(self) -> float:
+        """Training steps per second over the whole run."""
+        steps = sum(phase.steps for t in range(len(self.accuracy)) for phase in self.phases(t))
+        return steps / max(sum(self.seconds), 1e-9)
+
+    def phases(self, t: int) -> list[Phase]:
+        """The phases of task t."""
+        return self.learner.phases(t, self.config["steps"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``run.json`` (numbers and settings) and ``learner.safetensors`` (weights) into `folder`."""
+        folder = Path(folder)
+        self.learner.save(folder / "learner.safetensors")
+        text = json.dumps({"format": storage.FORMAT, "config": self.config, **self.numbers()}, indent=1).encode()
+        write_atomic(folder / "run.json", lambda file: file.write(text))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a saved run back; the learner is rebuilt and can predict at once.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or of another format.
+        """
+        path = Path(folder) / "run.json"
+        try:
+            document = json.loads(path.read_text())
+            if document["format"] != storage.FORMAT:
+                raise ValueError(f"format {document['format']}, expected {storage.FORMAT}")
+            learner = load_learner(Path(folder) / "learner.safetensors")
+            run = cls(learner, document["config"], torch.empty(0), torch.empty(0))
+            run.set_numbers(document)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as a saved run ({type(error).__name__}: {error}). "
+                "Expected the folder that Run.save wrote, with run.json and learner.safetensors."
+            ) from error
+        return run
+
+    def numbers(self) -> dict[str, Any]:
+        """All results as plain JSON values; NaN (not evaluated) becomes null."""
+        return {
+            "accuracy": _rows(self.accuracy),
+            "initial": [None if v != v else v for v in self.initial.tolist()],
+            "losses": self.losses,
+            "curve": self.curve,
+            "seconds": self.seconds,
+            "quality": {measure: _rows(matrix) for measure, matrix in self.quality.items()},
+        }
+
+    def set_numbers(self, numbers: dict[str, Any]) -> None:
+        """The inverse of `numbers`."""
+        self.accuracy = _matrix(numbers["accuracy"])
+        (self.initial,) = _matrix([numbers["initial"]])
+        self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
+        self.quality = {measure: _matrix(rows) for measure, rows in numbers.get("quality", {}).items()}
+
+
+def _rows(matrix: Tensor) -> list[list[float | None]]:
+    return [[None if v != v else v for v in row] for row in matrix.tolist()]
+
+
+def _matrix(rows: list[list[float | None]]) -> Tensor:
+    return torch.tensor([[torch.nan if v is None else v for v in row] for row in rows], dtype=torch.float64)
+
+
+def load_learner(path: str | Path) -> Learner:
+    """Build the learner that `Learner.save` wrote and load its state.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or does not fit the method as it is now.
+    """
+    tensors, meta = storage.load_tensors(path)
+    try:
+        about = meta["learner"]
+        spec = about["spec"]
+        spec = Spec(**{**spec, "shape": tuple(spec["shape"]), "units": tuple(map(tuple, spec["units"]))})
+        cls = method(about["name"])
+        learner = cls(spec, configure(cls, about["cfg"]), about["seed"])
+        learner.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not hold a learner of this version ({error}).") from error
+    return learner
