@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from clteach import cli
-from clteach.cli import options
+from clteach.cli import commands, options
 from clteach.experiments import jobs
 from clteach.experiments.papers import RECIPES, column
 from clteach.learners import learner
@@ -294,7 +294,7 @@ def test_ctrl_c_says_that_the_command_resumes(clteach: Command, monkeypatch: pyt
     # --fresh would begin again
     said = clteach("run", "finetune", *TINY, "--fresh")
     assert said.err == "clteach: stopped. The same command, without --fresh, resumes from the checkpoints.\n"
-    monkeypatch.setattr(cli, "show_lists", stop)  # nothing to resume
+    monkeypatch.setattr(commands, "show_lists", stop)  # nothing to resume
     assert clteach("list") == Said(130, "", "clteach: stopped.\n")
 
 

@@ -17,11 +17,11 @@ from clteach import data, results
 from clteach.data.streams import make_stream, split
 from clteach.data.tasks import Spec
 from clteach.errors import ConfigError
-from clteach.experiments import papers
+from clteach.experiments import agreement, papers
 from clteach.learners.learner import Classifier
 from clteach.learners.replay import Memory
 from clteach.methods import METHODS, build
-from clteach.results import comparison
+from clteach.results import comparison, records
 from clteach.results.cards import CHAPTERS, cards
 from clteach.results.comparison import as_good, choose, collected, live, side_by_side, sources
 from clteach.results.footprint import Footprint, footprint, keeps_data, passing
@@ -174,7 +174,7 @@ def three_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("g_behind", [cell("Joint", "joint", 0.4, stream=behind)], **photos)
     write("f_few_steps", [cell("VAE", "dream-replay", 0.9)], steps=500)
     write("h_many_tasks", [cell("LwF", "lwf", 0.9, stream={"tasks": 10, "fingerprint": "h"})], shortened=True)
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
 
 
 def test_records_are_put_together(three_records: None) -> None:
@@ -199,7 +199,7 @@ def test_records_are_put_together(three_records: None) -> None:
 def test_published_errors_stand_where_no_costs_do() -> None:
     table = collected("split-mnist")
     table = table[(table["preset"] == "2022") & (table["row"] == "EWC")]
-    paper = results.published("split-mnist", "2022", "EWC", "domain")
+    paper = agreement.published("split-mnist", "2022", "EWC", "domain")
     with_error, without = f"({paper['mean']:.1f} ± {paper['sem']:.1f} ✓)", f"({paper['mean']:.1f} ✓)"
     wide, beside_costs = (side_by_side(table, costs).replace("\N{NO-BREAK SPACE}", " ") for costs in (False, True))
     assert with_error in wide and without not in wide

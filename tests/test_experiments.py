@@ -94,7 +94,9 @@ def test_a_finished_job_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 FINETUNE = """
-arrays data errors features files generation learner methods.finetune nets seeding storage streams training
+data.catalogue data.dataset data.own_data data.tasks errors learners.generator learners.learner learners.optim
+learners.penalty methods.finetune metrics.generation metrics.judge models.frozen models.nets progress seeding storage
+training.checkpoint training.loop training.run
 """.split()
 
 
@@ -119,9 +121,9 @@ def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_code_of_a_run_is_all_that_it_executes() -> None:
     """Fine-tuning stands on these modules and on no others; EWC and what it shares with others come on top."""
-    visited = set(provenance.sources("clteach.training", "clteach.methods.finetune"))
+    visited = set(provenance.sources("clteach.training.loop", "clteach.methods.finetune"))
     assert visited == {f"clteach.{name}" for name in FINETUNE}
-    assert set(provenance.sources("clteach.training", "clteach.methods.ewc")) - visited == {
+    assert set(provenance.sources("clteach.training.loop", "clteach.methods.ewc")) - visited == {
         "clteach.methods.ewc",
         "clteach.learners.fisher",
     }
@@ -135,7 +137,7 @@ def test_a_module_of_the_package_that_cannot_be_read_is_no_unchanged_one(monkeyp
     def unreadable(module: Any) -> str:
         raise OSError("could not get source code")
 
-    monkeypatch.setattr(jobs.inspect, "getsource", unreadable)
+    monkeypatch.setattr(provenance.inspect, "getsource", unreadable)
     with pytest.raises(OSError, match="source"):
         provenance.code("clteach.methods.finetune")
 
@@ -546,7 +548,6 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(results.FOLDER / "published.json", tmp_path)
     example = results.load("multiband_split_digits")
     monkeypatch.setattr(records, "FOLDER", tmp_path)
     assert results.of_recipe("bir-reinit") is None

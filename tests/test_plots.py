@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clteach import plots
 from clteach.errors import ClteachError, ConfigError
+from clteach.plots import look
 
 mpl.use("agg")  # else the first look at the settings changes them
 METHODS = [*plots.STYLES, "my own method"]
@@ -407,7 +408,7 @@ def test_measures_by_row_has_a_panel_per_measure() -> None:
     means = [
         float(line.get_ydata()[0])
         for line in lower.lines
-        if line.get_color() == plots.BLUE and len(line.get_ydata()) == 1
+        if line.get_color() == look.BLUE and len(line.get_ydata()) == 1
     ]  # type: ignore[arg-type,index]
     assert {55.0, 80.0} <= set(means)
     for bad in ({}, {"modes": {}}, {"modes": {"0": []}}):

@@ -143,7 +143,7 @@ def test_dreams_are_judged_together_and_by_task(row: str) -> None:
     study = RECIPES["bir-generator-quality"]
     assert isinstance(study, Study)
     small = {**study.rows[row], "vae_hidden": (32,), "hidden": (32,)}
-    found = brain_inspired_replay.dreams(1, 60, stream="split-digits", preset="digits", **small)
+    found = brain_inspired_replay.dreams(1, 60, stream="split-digits", column=column("digits", "split-digits"), **small)
     assert set(study.measures) <= set(found) and all(map(math.isfinite, found.values()))
     if row == "GR":  # so short a run dreams of some tasks no more: that is a number as well
         missing = [t for t in range(1, 6) if found[f"share_{t}"] == 0]
@@ -156,7 +156,7 @@ def test_dreams_are_judged_together_and_by_task(row: str) -> None:
 
 
 def test_the_ends_of_the_line_are_the_tasks_own_networks() -> None:
-    found = hypernetwork.embedding_line(0, 60, 1, 3, "split-digits", "digits")
+    found = hypernetwork.embedding_line(0, 60, 1, 3, "split-digits", column("digits", "split-digits"))
     assert set(found) == set(RECIPES["hypernetwork-line"].measures)  # type: ignore[union-attr]
     base = column("digits", "split-digits")
     stream = make_stream("split-digits", "task", **base.stream)

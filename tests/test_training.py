@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from clteach import training
 from clteach.data.streams import split
 from clteach.data.tasks import Batch, Shuffle
 from clteach.errors import CheckpointError, ClteachError, ConfigError
@@ -27,6 +26,7 @@ from clteach.learners.optim import adam, drop_idle_moments
 from clteach.methods import METHODS, build, register
 from clteach.seeding import derive, generator, seeded
 from clteach.storage import load_tensors
+from clteach.training import loop
 from clteach.training.learner_checks import quick, same_state, tiny, toy_data
 from clteach.training.loop import train
 from clteach.training.run import Run, load_learner
@@ -154,10 +154,10 @@ def test_phases_resume_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 KILL = """
 import sys, torch
-from clteach.checks import toy_data, tiny
+from clteach.training.learner_checks import toy_data, tiny
 from clteach.methods import METHODS
-from clteach.streams import split
-from clteach.training import train
+from clteach.data.streams import split
+from clteach.training.loop import train
 torch.set_num_threads(1)
 name, file, out = sys.argv[1:]
 stream = split(toy_data(n=40), "class", tasks=2)
@@ -211,14 +211,14 @@ def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.safetensors"
     script = """
 import os, signal, sys
-from clteach import files, storage
+from clteach import storage
 import torch
 storage.save_tensors(sys.argv[1], {"w": torch.arange(3.0)}, {})
 def half(file):
     data = b"x" * 1000
     file.write(data[:500]); file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
-files.write_atomic(sys.argv[1], half)
+storage.write_atomic(sys.argv[1], half)
 """
     assert subprocess.run([sys.executable, "-c", script, str(file)]).returncode == -signal.SIGKILL
     tensors, _ = load_tensors(file)
@@ -433,7 +433,7 @@ def test_dropping_idle_moments_changes_no_weight(name: str, monkeypatch: pytest.
         **dataclasses.asdict(tiny(METHODS[name])),
     }
     dropped = train(name, stream, **options)
-    monkeypatch.setattr(training, "drop_idle_moments", lambda optimizer: None)
+    monkeypatch.setattr(loop, "drop_idle_moments", lambda optimizer: None)
     kept = train(name, stream, **options)
     assert denormals(kept) > 0 == denormals(dropped)
     assert same_state(kept.learner, dropped.learner) and kept.losses == dropped.losses

@@ -9,7 +9,7 @@ import torch
 
 import clteach
 from clteach.errors import ConfigError
-from clteach.experiments.papers.domain_transfer import METHODS, reversed_gradient, shifted, transfer
+from clteach.experiments.papers.domain_transfer import CRITICS, reversed_gradient, shifted, transfer
 from clteach.seeding import generator
 
 
@@ -36,7 +36,7 @@ def test_reversed_gradient_changes_the_gradient_alone() -> None:
 
 def test_labels_of_the_target_help_and_runs_repeat() -> None:
     digits = clteach.load("digits")
-    scores = {method: transfer(digits, "inverted", method, seed=0, steps=60) for method in METHODS}
+    scores = {method: transfer(digits, "inverted", method, seed=0, steps=60) for method in CRITICS}
     assert scores["target"] > 0.7 > scores["source-only"]
     assert transfer(digits, "inverted", "energy", seed=0, steps=60) == scores["energy"]
     with pytest.raises(ConfigError, match="unknown method of domain transfer"):
