@@ -16,7 +16,6 @@ from clteach import cli
 from clteach.cli import commands, options
 from clteach.experiments import jobs
 from clteach.experiments.papers import RECIPES, column
-from clteach.learners import learner
 from clteach.learners.learner import Classifier
 from clteach.methods import METHODS
 
@@ -148,7 +147,7 @@ class Newcomer(Classifier):
     needs = "it must know the task"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """The newcomer's settings."""
 
         courage: float = 0.25

@@ -28,7 +28,7 @@ def test_same_steps_as_on_the_cpu(name: str, scenario: str) -> None:
     for t in range(2):
         for phase in here.phases(t, 5):
             for learner, tasks in ((here, stream), (there, there_stream)):
-                device = learner.mask.device
+                device = learner.device
                 learner.enter(t, phase)
                 learner.begin_phase(t, phase, learner.training_data(tasks, t), generator(0, "b", device=device))
             for s in range(phase.steps):
@@ -39,7 +39,7 @@ def test_same_steps_as_on_the_cpu(name: str, scenario: str) -> None:
                 for key in a:
                     torch.testing.assert_close(a[key], b[key].cpu(), rtol=1e-3, atol=1e-4)
         for learner, tasks in ((here, stream), (there, there_stream)):
-            learner.end_task(t, learner.training_data(tasks, t), generator(0, "e", device=learner.mask.device))
+            learner.end_task(t, learner.training_data(tasks, t), generator(0, "e", device=learner.device))
     for p, q in zip(here.parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(p, q.cpu(), rtol=1e-2, atol=1e-4)
 

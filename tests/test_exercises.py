@@ -149,7 +149,7 @@ def test_predictions_are_true_of_the_methods() -> None:
     streams = [clteach.split(digits, "class", classes=[[2 * t, 2 * t + 1] for t in range(n)]) for n in (2, 5)]
     few, many = (clteach.build("brain-inspired-replay", stream.spec).state_dict() for stream in streams)
     grown = {key for key in many if key not in few or many[key].shape != few[key].shape}
-    bookkeeping = {"mask", "log_mask", "past_mask", "units", "order"}
+    bookkeeping = {"active_now", "log_active_now", "active_past", "task_units", "order"}
     per_class = {key for key in grown - bookkeeping if "net.5." not in key}
     assert {key.split(".")[-1] for key in per_class} == {"prior_mean", "prior_logvar", "gates_0", "gates_1"}
     assert all(many[key].shape[0] == 10 and few[key].shape[0] == 4 for key in per_class)

@@ -93,7 +93,7 @@ def _nan(self: Broken, batch: Batch, noise: Noise) -> Losses:
 
 
 def _writes(self: Broken, batch: Batch, noise: Noise) -> Losses:
-    self.mask.logical_not_().logical_not_()
+    self.active_now.logical_not_().logical_not_()
     with torch.no_grad():
         self.net[1].weight.add_(1e-3)
     return {"current": self.cross_entropy(self.net(batch.x), batch)}

@@ -84,7 +84,7 @@ class Spec:
         """
         return self.active_table(seen).to(task.device)[task]
 
-    def unit_table(self) -> Tensor:
+    def task_units(self) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the output units that the labels of task i use."""
         table = torch.zeros(self.n_tasks, self.n_out, dtype=torch.bool)
         for task, units in enumerate(self.units):
@@ -93,7 +93,7 @@ class Spec:
 
     def active_table(self, seen: int) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the active units of a sample of task i."""
-        table = self.unit_table()
+        table = self.task_units()
         if self.scenario != "class":
             return table
         known = table if self.active_units == "all" else table[:seen]

@@ -33,7 +33,8 @@ from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
 from clteach.storage import write_json
-from clteach.training.loop import resolve_device, train
+from clteach.training.loop import train
+from clteach.training.start import resolve_device
 
 Result = dict[str, Any]
 """What a job gives: plain JSON values, see `run_job`."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from clteach.errors import ConfigError
-from clteach.learners.generator import GeneratorConfig
+from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, total
 from clteach.learners.optim import adam, constant
 from clteach.models.nets import mlp
@@ -27,7 +27,7 @@ from clteach.seeding import generator
 
 
 @dataclass(frozen=True)
-class GANConfig(GeneratorConfig):
+class GANConfig(PureGenerator.Config):
     """Settings of the game; `hidden` are the generator's layers."""
 
     z: int = 50
@@ -48,7 +48,7 @@ class GANConfig(GeneratorConfig):
             )
 
 
-def told(x: Tensor, c: Tensor | None) -> Tensor:
+def with_condition(x: Tensor, c: Tensor | None) -> Tensor:
     """(B, P + C) flat inputs x (B, *shape) and what is known of each, c (B, C); None: nothing."""
     return x.flatten(1) if c is None else torch.cat([x.flatten(1), c], 1)
 
@@ -62,14 +62,14 @@ class GAN(nn.Module):
         shape: shape of one sample, P = prod(shape) values.
         cfg: settings of the game, `GANConfig`, and whatever another critic needs.
         bounded: are the values in [0, 1] (images), or any numbers (points of the plane)?
-        told: numbers C in the condition; 0: none.
+        n_condition: numbers C in the condition; 0: none.
     """
 
-    def __init__(self, shape: Sequence[int], cfg: Any, bounded: bool = True, told: int = 0) -> None:
+    def __init__(self, shape: Sequence[int], cfg: Any, bounded: bool = True, n_condition: int = 0) -> None:
         super().__init__()
         self.shape, self.cfg, self.bounded = tuple(shape), cfg, bounded
-        self.generator = mlp((cfg.z + told,), cfg.hidden, math.prod(shape))
-        self.critic = self.make_critic(math.prod(shape) + told)
+        self.generator = mlp((cfg.z + n_condition,), cfg.hidden, math.prod(shape))
+        self.critic = self.make_critic(math.prod(shape) + n_condition)
 
     def margin_at(self, progress: float | Tensor) -> float | Tensor:
         """The margin at a progress in [0, 1) of the training, or of the task; a classifier has none."""
@@ -81,18 +81,18 @@ class GAN(nn.Module):
 
     def sample(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Noise (B, z) from N(0, I) -> samples (B, *shape)."""
-        x = self.generator(told(z, c))
+        x = self.generator(with_condition(z, c))
         return (x.sigmoid() if self.bounded else x).view(-1, *self.shape)
 
     def energy(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """(B,) the energy of x (B, *shape): for a classifier the surprise -log p(real | x), in nats."""
-        return F.softplus(-self.critic(told(x, c)).squeeze(1))
+        return F.softplus(-self.critic(with_condition(x, c)).squeeze(1))
 
     def critic_losses(
         self, x: Tensor, n: int, margin: float | Tensor, c: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(n,) and (B - n,) the critic's loss on each of x (B, *shape): n real samples, then generated ones."""
-        real, generated = self.critic(told(x, c)).squeeze(1).tensor_split([n])
+        real, generated = self.critic(with_condition(x, c)).squeeze(1).tensor_split([n])
         # L_D = -log D(x) - log(1 - D(G(z))), with D the sigmoid of the logit
         return F.softplus(-real), F.softplus(generated)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from clteach.data.tasks import Data, Spec, Stream
 from clteach.errors import ConfigError
 from clteach.learners.learner import (
-    Config,
     Generator,
 )
 from clteach.metrics.generation import frechet_distance, precision_recall
@@ -21,22 +20,20 @@ from clteach.models.nets import LeNet
 from clteach.seeding import generator, seeded
 
 
-@dataclass(frozen=True)
-class GeneratorConfig(Config):
-    """Settings of every pure generator."""
-
-    features: Literal["lenet", "inputs"] = "lenet"
-    """space in which FID is measured: a LeNet's 84 features (trained on the data set), or the inputs as they are"""
-
-
 class PureGenerator(Generator):
     """A generator that classifies nothing: it is judged by its samples of each task, by their FID."""
+
+    @dataclass(frozen=True)
+    class Config(Generator.Config):
+        """Settings of every pure generator."""
+
+        features: Literal["lenet", "inputs"] = "lenet"
+        """space in which FID is measured: a LeNet's 84 features (trained on the data set), or the inputs as they are"""
 
     scenarios = ("class",)
     needs = "the scenarios differ only in labels, which a generator does not see"
     takes_features = False
     measure = "fid"
-    Config = GeneratorConfig
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)

@@ -50,44 +50,6 @@ class Phase(NamedTuple):
     fresh_optimizer: bool = False
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings every method has."""
-
-    hidden: tuple[int, ...] = (400, 400)
-    """units of each hidden layer (ReLU)"""
-    lr: float = 1e-3
-    """Adam's learning rate"""
-    fresh_optimizer: bool = False
-    """forget Adam's moments at the start of every task"""
-
-    def __post_init__(self) -> None:
-        for name, names in choices(type(self)).items():
-            if getattr(self, name) not in names:
-                raise unknown(f"value of {name}", str(getattr(self, name)), names)
-        for name, units in vars(self).items():
-            layers = name.endswith("hidden") and units is not None
-            if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
-                raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
-        if not self.lr > 0:
-            raise ConfigError(f"lr={self.lr}: expected lr > 0.")
-
-
-def choices(config: type[Config]) -> dict[str, tuple[str, ...]]:
-    """The settings that choose between names, and the names: what is annotated `Literal`."""
-    return {name: get_args(hint) for name, hint in get_type_hints(config).items() if get_origin(hint) is Literal}
-
-
-def _log(mask: Tensor) -> Tensor:
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
-
-
-def total(losses: Losses) -> Tensor:
-    """() the sum of the loss terms."""
-    first, *rest = losses.values()
-    return sum(rest, start=first)
-
-
 class Learner(nn.Module):
     """Base of all methods. See the module's docstring for the order of the calls.
 
@@ -102,44 +64,73 @@ class Learner(nn.Module):
         ConfigError: the method does not support the scenario, or features as inputs.
     """
 
+    @dataclass(frozen=True)
+    class Config:
+        """Settings every method has."""
+
+        hidden: tuple[int, ...] = (400, 400)
+        """units of each hidden layer (ReLU)"""
+        lr: float = 1e-3
+        """Adam's learning rate"""
+        fresh_optimizer: bool = False
+        """forget Adam's moments at the start of every task"""
+
+        def __post_init__(self) -> None:
+            for name, names in choices(type(self)).items():
+                if getattr(self, name) not in names:
+                    raise unknown(f"value of {name}", str(getattr(self, name)), names)
+            for name, units in vars(self).items():
+                layers = name.endswith("hidden") and units is not None
+                if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
+                    raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
+            if not self.lr > 0:
+                raise ConfigError(f"lr={self.lr}: expected lr > 0.")
+
     name: ClassVar[str]
     summary: ClassVar[str]
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
     takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
     measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.accuracy.MEASURES`
-    Config: ClassVar[type[Config]] = Config
-
-    mask: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
-    log_mask: Tensor  # (n_tasks, n_out) the same as 0 and -inf, to be added to logits: cheaper than filling by `mask`
-    past_mask: Tensor  # (n_tasks or 1, n_out) bool: units that replayed data competes over, a row per past head
+    active_now: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
+    log_active_now: Tensor  # (n_tasks, n_out) the same as 0 and -inf, to be added to logits: cheaper than filling
+    active_past: Tensor  # (n_tasks or 1, n_out) bool: units that replayed data competes over, a row per past head
     opts: dict[str, Optimizer]
     penalty: Quadratic | None
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__()
-        if spec.scenario not in self.scenarios:
-            raise ConfigError(
-                f"{self.name} does not support the scenario {spec.scenario!r}: {self.needs}. "
-                f"Choose {' or '.join(repr(s) for s in self.scenarios)}, or another method."
-            )
-        if spec.encoded_from is not None and not self.takes_features:
-            raise ConfigError(
-                f"{self.name} generates inputs in [0, 1], and those of this stream are features, any numbers: leave the "
-                "extractor out, or choose a method that replays features (generative-replay, brain-inspired-replay)."
-            )
-        cfg = self.Config() if cfg is None else cfg
-        if not isinstance(cfg, self.Config):
-            raise ConfigError(f"{self.name} got settings of type {type(cfg).__name__}, expected {self.name}'s Config.")
         self.spec, self.seed = spec, whole_seed(seed)
-        self.cfg: Any = cfg
+        self.cfg: Any = self.checked(spec, cfg)
         self.t = -1  # the task being learned; -1: none yet
         self.phase: Phase | None = None
         self.opts = {}
         self.penalty = None
-        self.register_buffer("mask", spec.active_table(1))
-        self.register_buffer("log_mask", _log(self.mask))
-        self.register_buffer("past_mask", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
+        self.register_buffer("active_now", spec.active_table(1))
+        self.register_buffer("log_active_now", _log(self.active_now))
+        self.register_buffer("active_past", torch.zeros_like(spec.replay_masks(spec.n_tasks)))
+
+    @classmethod
+    def checked(cls, spec: Spec, cfg: Any = None) -> Any:
+        """The settings, or the defaults.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        if spec.scenario not in cls.scenarios:
+            raise ConfigError(
+                f"{cls.name} does not support the scenario {spec.scenario!r}: {cls.needs}. "
+                f"Choose {' or '.join(repr(s) for s in cls.scenarios)}, or another method."
+            )
+        if spec.encoded_from is not None and not cls.takes_features:
+            raise ConfigError(
+                f"{cls.name} generates inputs in [0, 1], and those of this stream are features, any numbers: leave the "
+                "extractor out, or choose a method that replays features (generative-replay, brain-inspired-replay)."
+            )
+        cfg = cls.Config() if cfg is None else cfg
+        if not isinstance(cfg, cls.Config):
+            raise ConfigError(f"{cls.name} got settings of type {type(cfg).__name__}, expected {cls.name}'s Config.")
+        return cfg
 
     @classmethod
     def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
@@ -147,14 +138,19 @@ class Learner(nn.Module):
         return cls(spec, cfg, seed)
 
     @property
-    def known(self) -> Tensor:
-        """(H, n_out) bool, the units the model of the past tasks knows: a row per past head in Task-IL, else one row."""
-        return self.past_mask[: self.t] if self.spec.scenario == "task" else self.past_mask
+    def device(self) -> torch.device:
+        """Where the learner lives."""
+        return self.active_now.device
 
     @property
-    def active(self) -> Tensor:
-        """(H, n_out) bool, the units the model competes over now on samples of the past: rows as in `known`."""
-        return self.known if self.spec.scenario == "task" else self.mask[:1]
+    def old_active(self) -> Tensor:
+        """(H, n_out) bool, the units the model of the past tasks knows: a row per past head in Task-IL, else one row."""
+        return self.active_past[: self.t] if self.spec.scenario == "task" else self.active_past
+
+    @property
+    def new_active(self) -> Tensor:
+        """(H, n_out) bool, the units the model competes over now on samples of the past: rows as in `old_active`."""
+        return self.old_active if self.spec.scenario == "task" else self.active_now[:1]
 
     # --- training, in the order of the calls ---
 
@@ -172,11 +168,11 @@ class Learner(nn.Module):
     def enter(self, t: int, phase: Phase) -> None:
         """Set what follows from (t, phase) alone. Called before every phase and again on resume."""
         self.t, self.phase = t, phase
-        self.mask.copy_(self.spec.active_table(t + 1))
-        self.log_mask.copy_(_log(self.mask))
+        self.active_now.copy_(self.spec.active_table(t + 1))
+        self.log_active_now.copy_(_log(self.active_now))
         if t > 0:
             rows = self.spec.replay_masks(t)
-            self.past_mask[: len(rows)] = rows.to(self.past_mask.device)
+            self.active_past[: len(rows)] = rows.to(self.active_past.device)
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         """Once before a phase's first step: copy the old model into buffers, freeze, compute targets."""
@@ -223,7 +219,7 @@ class Learner(nn.Module):
         """Accuracy in [0, 1] on data of task t, among the units active now."""
         correct = torch.zeros((), dtype=torch.int64, device=data.device)
         for batch in data.batches():
-            logits = self.predict(batch.x, batch.task).masked_fill(~self.mask[batch.task], -torch.inf)
+            logits = self.predict(batch.x, batch.task).masked_fill(~self.active_now[batch.task], -torch.inf)
             correct += (logits.argmax(1) == batch.y).sum()
         return float(correct) / len(data)
 
@@ -261,22 +257,31 @@ class Learner(nn.Module):
         return plain
 
 
-class Classifier(Learner):
-    """A learner with one classifier `net` (an MLP), one Adam, and cross-entropy over the active units."""
+NetMaker = Callable[[tuple[int, ...], int], nn.Module]
+"""Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+
+class Classifier(Learner):
+    """A learner with one classifier `net`, one Adam, and cross-entropy over the active units.
+
+    Args:
+        spec, cfg, seed: as in `Learner`.
+        net: makes the network; None: an MLP with the layers of `Config.hidden`.
+    """
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed)
         with seeded(seed, "classifier"):
-            self.net = self.make_net()
+            self.net = self.make_net() if net is None else net(spec.shape, spec.n_out)
         self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
 
-    def make_net(self) -> nn.Sequential:
+    def make_net(self) -> nn.Module:
         """The network, with new weights."""
         return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
-        return F.cross_entropy(logits + self.log_mask.index_select(0, batch.task), batch.y)
+        return F.cross_entropy(logits + self.log_active_now.index_select(0, batch.task), batch.y)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         return {"current": self.cross_entropy(self.predict(batch.x, batch.task), batch)}
@@ -293,3 +298,18 @@ class Generator(Learner):
     ) -> Tensor:
         """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+def choices(config: type[Learner.Config]) -> dict[str, tuple[str, ...]]:
+    """The settings that choose between names, and the names: what is annotated `Literal`."""
+    return {name: get_args(hint) for name, hint in get_type_hints(config).items() if get_origin(hint) is Literal}
+
+
+def _log(mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def total(losses: Losses) -> Tensor:
+    """() the sum of the loss terms."""
+    first, *rest = losses.values()
+    return sum(rest, start=first)

@@ -17,8 +17,8 @@ TARGETS = ("soft", "hard")
 def imitation_loss(
     logits: Tensor,
     old_logits: Tensor,
-    known: Tensor,
-    active: Tensor,
+    old_active: Tensor,
+    new_active: Tensor,
     targets: str = "soft",
     temperature: float = 2.0,
     squared: bool = True,
@@ -35,9 +35,9 @@ def imitation_loss(
     Args:
         logits: (R, n_out) of the model that learns.
         old_logits: (R, n_out) of the model that is imitated.
-        known: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Or (1, R, n_out) where it
-            is known which head each sample belongs to.
-        active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
+        old_active: (H, n_out) bool, units the old model's softmax runs over; one row per past head. Or (1, R, n_out) where
+            it is known which head each sample belongs to.
+        new_active: (H, n_out), (1, n_out) or (1, R, n_out) bool, units the new model's softmax runs over.
         targets: "soft" or "hard".
         temperature: T > 0 of soft targets.
         squared: multiply the loss on soft targets by T², which makes its gradient about as large as with T = 1?
@@ -45,28 +45,30 @@ def imitation_loss(
     Returns:
         () the mean over heads and samples, in nats (for soft targets times T², if `squared`).
     """
-    known, active = (mask if mask.ndim == 3 else mask[:, None] for mask in (known, active))  # (H, 1 or R, n_out)
-    old = old_logits.masked_fill(~known, -torch.inf)  # (H, R, n_out)
-    new = logits.masked_fill(~active, -torch.inf).expand_as(old)
+    old_active, new_active = (
+        mask if mask.ndim == 3 else mask[:, None] for mask in (old_active, new_active)
+    )  # (H, 1 or R, n_out)
+    old = old_logits.masked_fill(~old_active, -torch.inf)  # (H, R, n_out)
+    new = logits.masked_fill(~new_active, -torch.inf).expand_as(old)
     if targets == "hard":
         return F.cross_entropy(new.flatten(0, 1), old.argmax(2).flatten())
     # -T² Σ_c p_old,c log p_c at temperature T; a unit that is not active has log p = -∞ but target 0, so it is left out
-    log_p = F.log_softmax(new / temperature, 2).masked_fill(~active, 0)
+    log_p = F.log_softmax(new / temperature, 2).masked_fill(~new_active, 0)
     return -(temperature**2 if squared else 1) * (F.softmax(old / temperature, 2) * log_p).sum(2).mean()
 
 
-def room(n: int, shape: Sequence[int]) -> Tensor:
+def empty_samples(n: int, shape: Sequence[int]) -> Tensor:
     """(n, *shape) zeros, room for n inputs: bytes for images (C, H, W), a quarter of the memory, float32 for vectors."""
     return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
 
 
-def put(kept: Tensor, rows: slice, x: Tensor) -> None:
-    """Write inputs x (n, *shape) in [0, 1] into these rows of a `room`; pixels are rounded to the nearest byte."""
+def write_samples(kept: Tensor, rows: slice, x: Tensor) -> None:
+    """Write inputs x (n, *shape) in [0, 1] into these rows of `empty_samples`; pixels are rounded to the nearest byte."""
     kept[rows] = (x * 255).round().to(torch.uint8) if kept.dtype == torch.uint8 else x
 
 
-def take(kept: Tensor, index: Tensor) -> Tensor:
-    """(n, *shape) float32 inputs in [0, 1] at positions `index` (n,) of a `room`."""
+def read_samples(kept: Tensor, index: Tensor) -> Tensor:
+    """(n, *shape) float32 inputs in [0, 1] at positions `index` (n,) of `empty_samples`."""
     x = kept.index_select(0, index)
     return x.to(torch.float32).div_(255) if kept.dtype == torch.uint8 else x
 
@@ -91,7 +93,7 @@ class Memory(nn.Module):
         self.per_class = per_class
         self.sizes = [per_class * len(units) for units in spec.units]
         capacity = sum(self.sizes)
-        self.register_buffer("x", room(capacity, spec.shape))
+        self.register_buffer("x", empty_samples(capacity, spec.shape))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
         self.units = spec.units
@@ -112,7 +114,7 @@ class Memory(nn.Module):
                 order = torch.randint(len(data), (self.per_class,), generator=rng, device=rng.device)
             batch = data.batch(order)
             rows = slice(start, start + self.per_class)
-            put(self.x, rows, batch.x)
+            write_samples(self.x, rows, batch.x)
             self.y[rows], self.task[rows] = batch.y, batch.task
             start += self.per_class
 
@@ -123,4 +125,4 @@ class Memory(nn.Module):
 
     def batch(self, index: Tensor) -> Batch:
         """The samples at positions `index` (n,)."""
-        return Batch(take(self.x, index), self.y.index_select(0, index), self.task.index_select(0, index))
+        return Batch(read_samples(self.x, index), self.y.index_select(0, index), self.task.index_select(0, index))

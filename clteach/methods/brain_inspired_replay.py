@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from clteach.data.extractors import fingerprint, make_extractor
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.learner import Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.learners.replay import imitation_loss
 from clteach.methods.generative_replay import GenerativeReplay
@@ -93,50 +93,56 @@ class BrainInspiredReplay(GenerativeReplay):
                     "name it as well (extractor='conv', say)."
                 )
 
-    units: Tensor  # (n_tasks, n_out) bool: the output units of each task's classes
+    task_units: Tensor  # (n_tasks, n_out) bool: the output units of each task's classes
     order: Tensor  # (classes,) the output units in the order in which the tasks show them
     vae: ContextVAE
     old_vae: ContextVAE
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
-        if self.cfg.feedback:  # one network, one optimiser
-            self.opts = {"network": adam([*self.net.parameters(), *self.vae.parameters()], self.cfg.lr)}
-        self.register_buffer("units", spec.unit_table())
-        self.register_buffer("order", torch.tensor(list(dict.fromkeys(unit for row in spec.units for unit in row))))
-        # Does a dream depend on the task drawn, or on the class?
-        self.by_task = self.cfg.gating > 0 and spec.scenario == "domain"
-        self.by_class = self.cfg.conditional or (self.cfg.gating > 0 and not self.by_task)
-
-    def make_net(self) -> nn.Sequential:
-        cfg, shape, encoded = self.cfg, self.spec.shape, self.spec.encoded_from is not None
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        cfg = self.checked(spec, cfg)
+        encoded = spec.encoded_from is not None
         if encoded and (cfg.extractor is not None or not cfg.internal):
             raise ConfigError(
                 f"{self.name}: extractor={cfg.extractor!r}, internal={cfg.internal} on a stream that is encoded already, "
                 "so features are replayed in any case. Leave both out, or take the stream of images."
             )
-        self.extractor = None
-        if cfg.extractor is not None:
-            self.extractor = make_extractor(cfg.extractor, shape, cfg.weights, self.seed)
-            shape = self.extractor(torch.zeros(1, *shape)).shape[1:]
-        self.replays_features = encoded or (self.extractor is not None and cfg.internal)
-        self.paints = self.extractor is not None and not cfg.internal  # reads features, but dreams in pixels
-        return mlp(shape, cfg.hidden, self.spec.n_out)
+        # 1. The extractor, and what the network reads.
+        extractor = None if cfg.extractor is None else make_extractor(cfg.extractor, spec.shape, cfg.weights, seed)
+        read = spec.shape if extractor is None else tuple(extractor(torch.zeros(1, *spec.shape)).shape[1:])
+        replays_features = encoded or (extractor is not None and cfg.internal)
+        decodes_pixels = extractor is not None and not cfg.internal  # reads features, but dreams in pixels
 
-    def make_vae(self) -> ContextVAE:
-        cfg, spec = self.cfg, self.spec
-        sizes = [layer.in_features for layer in self.net if isinstance(layer, nn.Linear)]  # inputs, then hidden layers
-        shape = spec.shape if self.extractor is None else (sizes[0],)
-        hidden = cfg.hidden if cfg.vae_hidden is None else cfg.vae_hidden
-        classes = spec.n_out if cfg.conditional else 0
-        contexts = spec.n_tasks if spec.scenario == "domain" else spec.n_out
-        vae = ContextVAE(shape, hidden, cfg.z, classes, contexts, cfg.gating, self.replays_features)
-        if cfg.feedback:  # of its own the encoder only needs the step from the last hidden layer to z
-            vae.encoder = nn.Sequential(nn.Linear(sizes[-1], 2 * cfg.z))
-        if self.paints:  # and the decoder the way from features to pixels
-            vae.decoder.append(deconv_pixels(spec.shape, sizes[0]))
-            vae.shape = spec.shape
-        return vae
+        # 2. The classifier.
+        def make_net(shape: tuple[int, ...], n_out: int) -> nn.Module:
+            return mlp(read, cfg.hidden, n_out) if net is None else net(read, n_out)
+
+        # 3. The VAE, which with feedback grows on the classifier's last hidden layer.
+        def make_vae(classifier: nn.Module) -> ContextVAE:
+            hidden = cfg.hidden if cfg.vae_hidden is None else cfg.vae_hidden
+            classes = spec.n_out if cfg.conditional else 0
+            contexts = spec.n_tasks if spec.scenario == "domain" else spec.n_out
+            vae = ContextVAE(read, hidden, cfg.z, classes, contexts, cfg.gating, replays_features)
+            if cfg.feedback:  # of its own the encoder only needs the step from the last hidden layer to z
+                if not isinstance(classifier, nn.Sequential) or not isinstance(classifier[-1], nn.Linear):
+                    raise ConfigError(
+                        f"{self.name}: with feedback the decoder grows on the classifier's last hidden layer. Expected a "
+                        "network that is an nn.Sequential and ends with an nn.Linear; give such a one, or feedback=False."
+                    )
+                vae.encoder = nn.Sequential(nn.Linear(classifier[-1].in_features, 2 * cfg.z))
+            if decodes_pixels:  # and the decoder the way from features to pixels
+                vae.decoder.append(deconv_pixels(spec.shape, read[0]))
+                vae.shape = spec.shape
+            return vae
+
+        super().__init__(spec, cfg, seed, make_net, make_vae)
+        self.extractor, self.replays_features, self.decodes_pixels = extractor, replays_features, decodes_pixels
+        if cfg.feedback:  # one network, one optimiser
+            self.opts = {"network": adam([*self.net.parameters(), *self.vae.parameters()], cfg.lr)}
+        self.register_buffer("task_units", spec.task_units())
+        self.register_buffer("order", torch.tensor(list(dict.fromkeys(unit for row in spec.units for unit in row))))
+        # Does a dream depend on the task drawn, or on the class?
+        self.by_task = cfg.gating > 0 and spec.scenario == "domain"
+        self.by_class = cfg.conditional or (cfg.gating > 0 and not self.by_task)
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         super().begin_phase(t, phase, data, rng)  # keeps the old models
@@ -170,7 +176,7 @@ class BrainInspiredReplay(GenerativeReplay):
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         n, n_replay = len(batch.x), len(noise["z"])
         read = self.read(batch.x)
-        target = batch.x if self.paints else read  # what the decoder is to give
+        target = batch.x if self.decodes_pixels else read  # what the decoder is to give
         label = one_hot(batch.y, self.spec.n_out)
         context = self.context(label, batch.task)
         if n_replay == 0:
@@ -187,7 +193,7 @@ class BrainInspiredReplay(GenerativeReplay):
             old_context = self.context(old_label, noise["task"])
         # Real and replayed samples go through the network together: one large matrix product instead of two.
         read = torch.cat([read, dreamed_read])
-        target = torch.cat([target, dreamed]) if self.paints else read
+        target = torch.cat([target, dreamed]) if self.decodes_pixels else read
         label, context = torch.cat([label, old_label]), torch.cat([context, old_context])
         logits, vae = self.both(read, target, label, context, noise["eps"])
         (logits, logits_replayed), (vae, vae_replayed) = logits.split([n, n_replay]), vae.split([n, n_replay])
@@ -214,8 +220,11 @@ class BrainInspiredReplay(GenerativeReplay):
             logits (B, n_out), and (B,) the negative ELBO, each of its terms per value in nats.
         """
         if self.cfg.feedback:
-            hidden = self.net[:-1](read)  # (B, units), of the last layer that classifier and encoder share
-            logits, (mean, logvar) = self.net[-1](hidden), self.vae.encode(hidden)
+            *shared, last = self.net.children()
+            hidden = read
+            for layer in shared:
+                hidden = layer(hidden)  # (B, units) in the end, of the last layer that classifier and encoder share
+            logits, (mean, logvar) = last(hidden), self.vae.encode(hidden)
         else:
             logits, (mean, logvar) = self.net(read), self.vae.encode(read)
         z = reparameterise(mean, logvar, eps)
@@ -228,8 +237,8 @@ class BrainInspiredReplay(GenerativeReplay):
     def heads(self, meant: Tensor) -> Tensor:
         """(R, n_out) bool, the units of the head that replayed samples of classes (R,) belong to; (1, n_out): all alike."""
         if self.spec.scenario == "task":
-            return self.units[self.units[:, meant].float().argmax(0)]
-        return self.units[: self.t].any(0, keepdim=True)
+            return self.task_units[self.task_units[:, meant].float().argmax(0)]
+        return self.task_units[: self.t].any(0, keepdim=True)
 
     def label(self, old_logits: Tensor, meant: Tensor) -> Tensor:
         """(R, n_out) probabilities of the classes of replayed samples, in the eyes of the old model."""

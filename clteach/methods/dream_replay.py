@@ -22,9 +22,8 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
 from clteach.learners.generator import PureGenerator
-from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Generator, Losses, NetMaker, Noise, Phase
 from clteach.learners.replay import imitation_loss
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
@@ -48,7 +47,7 @@ class DreamReplay(Classifier, Generator):
     summary = "learn from the dreams of any generator (--replay-model)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """Settings of replay from any generator, which has those of its own method, but for `make_generator`'s."""
 
         replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
@@ -73,8 +72,8 @@ class DreamReplay(Classifier, Generator):
                     f"generator_steps={self.generator_steps}: expected a temperature > 0, at least one dream and one step."
                 )
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.generator = self.make_generator(seed)
         self.opts |= {DREAMS + name: opt for name, opt in self.generator.opts.items()}
         # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
@@ -140,7 +139,7 @@ class DreamReplay(Classifier, Generator):
         logits, dreamt = self.net(torch.cat([batch.x, dreams])).tensor_split([len(batch.x)])
         # L = 1/n L_current + (1 - 1/n) L_replay
         share = 1 / (self.t + 1)
-        replay = imitation_loss(dreamt, old_logits, self.known, self.active, cfg.targets, cfg.temperature)
+        replay = imitation_loss(dreamt, old_logits, self.old_active, self.new_active, cfg.targets, cfg.temperature)
         return {"current": share * self.cross_entropy(logits, batch), "replay": (1 - share) * replay}
 
     def step(self, batch: Batch, noise: Noise) -> Losses:

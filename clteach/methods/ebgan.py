@@ -49,8 +49,8 @@ from clteach.learners.gan import (
     critic_terms,
     generator_terms,
     optimizers,
-    told,
     update,
+    with_condition,
 )
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, Noise, Phase
@@ -104,7 +104,7 @@ class EnergyGAN(GAN):
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Inputs (B, *shape) -> codes (B, code)."""
-        return self.critic["encoder"](told(x, c))  # type: ignore[index]
+        return self.critic["encoder"](with_condition(x, c))  # type: ignore[index]
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (B, code) -> reconstructions (B, P)."""
@@ -129,10 +129,10 @@ class EnergyGAN(GAN):
         return losses
 
 
-def make_gan(shape: Sequence[int], cfg: EBGAN.Config, seed: int = 0, bounded: bool = True, told: int = 0) -> GAN:
+def make_gan(shape: Sequence[int], cfg: EBGAN.Config, seed: int = 0, bounded: bool = True, n_condition: int = 0) -> GAN:
     """The pair that `cfg.objective` names, with initial weights from `seed`; arguments as for `GAN`."""
     with seeded(seed, "gan"):
-        return (EnergyGAN if cfg.objective == "ebgan" else GAN)(shape, cfg, bounded, told)
+        return (EnergyGAN if cfg.objective == "ebgan" else GAN)(shape, cfg, bounded, n_condition)
 
 
 class EBGAN(PureGenerator):
@@ -177,7 +177,7 @@ class EBGAN(PureGenerator):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
-        self.gan = make_gan(spec.shape, self.cfg, seed, told=spec.n_tasks)
+        self.gan = make_gan(spec.shape, self.cfg, seed, n_condition=spec.n_tasks)
         self.opts = optimizers(self.gan)
         self.old = frozen_copy(self.gan)  # as it was before the current task
         self.register_buffer("steps_done", torch.zeros(()))
@@ -199,7 +199,7 @@ class EBGAN(PureGenerator):
             "z_old": torch.randn(n_replay, self.cfg.z, generator=rng, device=rng.device),  # what is replayed
         }
 
-    def told(self, tasks: Tensor) -> Tensor:
+    def task_one_hot(self, tasks: Tensor) -> Tensor:
         """(B, n_tasks) what the players know of samples of tasks (B,): the task, one-hot."""
         return F.one_hot(tasks, self.spec.n_tasks).to(torch.float32)
 
@@ -210,18 +210,18 @@ class EBGAN(PureGenerator):
         past = None
         if len(z_old):
             earlier = torch.arange(len(z_old), device=x.device) % self.t  # an equal share of every past task
-            told = self.told(earlier)
+            condition = self.task_one_hot(earlier)
             with torch.no_grad():
-                made = self.old.sample(z_old, told)
+                made = self.old.sample(z_old, condition)
             # Of n tasks seen each counts 1/n
             share = 1 / (self.t + 1)
             if self.cfg.past == "alignment":
-                past = Past(z_old, told, made, 1 - share)
+                past = Past(z_old, condition, made, 1 - share)
             else:
                 x, tasks = torch.cat([x, made]), torch.cat([tasks, earlier])
                 weight = torch.cat([share * weight, x.new_full((len(made),), (1 - share) / len(made))])
         margin = self.gan.margin_at(self.steps_done / self.phase.steps if self.phase and self.phase.steps else 0.0)
-        return Round(x, weight, noise["z"], margin, self.told(tasks), self.told(noise["tasks"]), past)
+        return Round(x, weight, noise["z"], margin, self.task_one_hot(tasks), self.task_one_hot(noise["tasks"]), past)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         """The terms of both players as they are now. Nobody descends their sum: `step` lets the players take turns."""
@@ -236,4 +236,4 @@ class EBGAN(PureGenerator):
 
     def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         z = torch.randn(len(tasks), self.cfg.z, generator=rng, device=rng.device)
-        return self.gan.sample(z, self.told(tasks))
+        return self.gan.sample(z, self.task_one_hot(tasks))

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
-from clteach.learners.learner import Classifier, Losses, Noise
+from clteach.learners.learner import Classifier, Losses, NetMaker, Noise
 from clteach.learners.replay import Memory
 
 
@@ -31,7 +30,7 @@ class ER(Classifier):
     summary = "replay real samples from a small memory (Rolnick 2019)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """Settings of methods with a memory."""
 
         per_class: int = 100
@@ -42,8 +41,8 @@ class ER(Classifier):
             if self.per_class < 1:
                 raise ConfigError(f"per_class={self.per_class}, expected at least one sample per class in memory.")
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.memory = Memory(spec, self.cfg.per_class)
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:

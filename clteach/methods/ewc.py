@@ -27,9 +27,8 @@ from torch.nn.utils import parameters_to_vector
 
 from clteach.data.tasks import Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
 from clteach.learners.fisher import fisher_diagonal
-from clteach.learners.learner import Classifier
+from clteach.learners.learner import Classifier, NetMaker
 from clteach.learners.penalty import Quadratic
 
 
@@ -40,7 +39,7 @@ class EWC(Classifier):
     summary = "hold the weights that past tasks depend on (Kirkpatrick 2017)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """EWC's settings."""
 
         lam: float = 1e4
@@ -59,12 +58,12 @@ class EWC(Classifier):
 
     penalty: Quadratic
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.penalty = Quadratic(self.net.parameters())
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         # The softmax of the Fisher information runs over the same units as in training.
-        fisher = fisher_diagonal(self.net, data, self.mask[t], self.cfg.fisher_labels, self.cfg.fisher_samples)
+        fisher = fisher_diagonal(self.net, data, self.active_now[t], self.cfg.fisher_labels, self.cfg.fisher_samples)
         # ½ λ Σ_i F_i (θ_i - θ*_i)²  with θ* = the weights at the end of the task
         self.penalty.add(self.cfg.lam * parameters_to_vector(fisher), self.penalty.flat())

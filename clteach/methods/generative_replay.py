@@ -26,18 +26,18 @@ generator dreams, one that learns each task before the classifier does: see `clt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
-from clteach.learners.learner import Classifier, Generator, Learner, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Generator, Learner, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
-from clteach.learners.replay import imitation_loss, put, room, take
+from clteach.learners.replay import empty_samples, imitation_loss, read_samples, write_samples
 from clteach.models.frozen import frozen_copy, refresh
 from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import seeded
@@ -50,7 +50,7 @@ class GenerativeReplay(Classifier, Generator):
     summary = "learn from samples of a generator that learned the past (Shin 2017)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """Generative replay's settings."""
 
         replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
@@ -94,21 +94,28 @@ class GenerativeReplay(Classifier, Generator):
     stored: Tensor  # (S, *shape) samples of the previous generator
     stored_logits: Tensor  # (S, n_out) what the previous classifier says of them
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(
+        self,
+        spec: Spec,
+        cfg: Any = None,
+        seed: int = 0,
+        net: NetMaker | None = None,
+        vae: Callable[[nn.Module], VAE] | None = None,
+    ) -> None:
+        super().__init__(spec, cfg, seed, net)
         if self.cfg.replay_model != "vae":
             raise ConfigError(
                 f"{self.name}: replay_model={self.cfg.replay_model!r} is another learner, dream-replay; "
                 "clteach.build(...) and clteach.train(...) make it."
             )
         with seeded(seed, "generator"):
-            self.vae = self.make_vae()
+            self.vae = self.make_vae() if vae is None else vae(self.net)
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
         # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
         if self.cfg.keep == "model":
             self.old_net, self.old_vae = frozen_copy(self.net), frozen_copy(self.vae)
         else:
-            self.register_buffer("stored", room(self.cfg.stored_samples, spec.shape))
+            self.register_buffer("stored", empty_samples(self.cfg.stored_samples, spec.shape))
             self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
 
     @classmethod
@@ -133,9 +140,9 @@ class GenerativeReplay(Classifier, Generator):
             refresh(self.old_vae, self.vae)
         elif t > 0:
             # Now, before the first step, the networks still are the previous ones.
-            put(self.stored, slice(None), self.sample(len(self.stored), rng))
+            write_samples(self.stored, slice(None), self.sample(len(self.stored), rng))
             everything = torch.arange(len(self.stored), device=rng.device)
-            self.stored_logits.copy_(self.net(take(self.stored, everything)))
+            self.stored_logits.copy_(self.net(read_samples(self.stored, everything)))
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
@@ -149,7 +156,7 @@ class GenerativeReplay(Classifier, Generator):
     def replayed(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """Inputs x̃ (R, *shape) of the past and the old classifier's logits (R, n_out) for them."""
         if self.cfg.keep == "samples":
-            return take(self.stored, noise["stored"]), self.stored_logits.index_select(0, noise["stored"])
+            return read_samples(self.stored, noise["stored"]), self.stored_logits.index_select(0, noise["stored"])
         x = self.old_vae.sample(noise["z"])
         return x, self.old_net(x)
 
@@ -187,7 +194,9 @@ class GenerativeReplay(Classifier, Generator):
     def imitate(self, logits: Tensor, old_logits: Tensor) -> Tensor:
         """() loss of logits (R, n_out) on replayed samples, whose targets are the old model's logits (R, n_out)."""
         cfg = self.cfg
-        return imitation_loss(logits, old_logits, self.known, self.active, cfg.targets, cfg.temperature, cfg.squared)
+        return imitation_loss(
+            logits, old_logits, self.old_active, self.new_active, cfg.targets, cfg.temperature, cfg.squared
+        )
 
     @torch.no_grad()
     def sample(

@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
 from clteach.learners.learner import Learner, Losses, Noise, Phase, total
 from clteach.learners.optim import adam, step_preview
 from clteach.models.hypernet import Hypernet, Target, check_sizes
@@ -99,7 +98,7 @@ class Hypernetwork(ProtectsPast):
     needs = "it must know the task to choose the embedding; hypernetwork-ent, -r and -tir infer it"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Learner.Config):
         """The hypernetwork's settings; `hidden` are the layers of the target."""
 
         fresh_optimizer: bool = True
@@ -130,8 +129,8 @@ class Hypernetwork(ProtectsPast):
             sizes = {"embedding": self.embedding, "chunk": self.chunk, "chunk_embedding": self.chunk_embedding}
             check_sizes("hypernetwork", **sizes, past_tasks=self.past_tasks)
 
-    heads: Tensor  # (n_tasks, n_out) bool: the output units of every task's network
-    log_heads: Tensor  # (n_tasks, n_out) the same as 0 and -inf
+    task_units: Tensor  # (n_tasks, n_out) bool: the output units of every task's network
+    log_task_units: Tensor  # (n_tasks, n_out) the same as 0 and -inf
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
         super().__init__(spec, cfg, seed)
@@ -152,8 +151,10 @@ class Hypernetwork(ProtectsPast):
                 activation=cfg.activation,
             )
         self.opts["hypernetwork"] = adam(self.hypernet.parameters(), cfg.lr)
-        self.register_buffer("heads", spec.unit_table())
-        self.register_buffer("log_heads", torch.zeros(self.heads.shape).masked_fill_(~self.heads, -torch.inf))
+        self.register_buffer("task_units", spec.task_units())
+        self.register_buffer(
+            "log_task_units", torch.zeros(self.task_units.shape).masked_fill_(~self.task_units, -torch.inf)
+        )
 
     def guarded(self) -> tuple[Hypernet, str, float] | None:
         return self.hypernet, "hypernetwork", self.cfg.beta
@@ -161,7 +162,7 @@ class Hypernetwork(ProtectsPast):
     def task_loss(self, batch: Batch, noise: Noise) -> Losses:
         logits = self.target(self.hypernet.weights(self.t), batch.x)
         # In every scenario the softmax runs over the task's own units: this task's network knows no others.
-        return {"current": F.cross_entropy(logits + self.log_heads[self.t], batch.y)}
+        return {"current": F.cross_entropy(logits + self.log_task_units[self.t], batch.y)}
 
     def logits(self, x: Tensor) -> Tensor:
         """(S, B, n_out) logits of x (B, *shape), by the networks of the S tasks seen so far."""
@@ -186,7 +187,7 @@ class Hypernetwork(ProtectsPast):
 
         Units that do not belong to the task get one far below all others, so that they can never win.
         """
-        chosen = logits[task, torch.arange(len(task), device=task.device)] + self.log_heads[task]
+        chosen = logits[task, torch.arange(len(task), device=task.device)] + self.log_task_units[task]
         return F.log_softmax(chosen, 1).clamp_min(-1e4)
 
 
@@ -200,9 +201,9 @@ class HypernetworkEnt(Hypernetwork):
 
     def entropy(self, logits: Tensor) -> Tensor:
         """(S, B) entropies in nats of the S networks' predictions, from their logits (S, B, n_out)."""
-        log_p = F.log_softmax(logits + self.log_heads[: len(logits), None], 2)
+        log_p = F.log_softmax(logits + self.log_task_units[: len(logits), None], 2)
         # H = -Σ_c p_c log p_c, over the units of each task's own head
-        return -(log_p.exp() * log_p.masked_fill(~self.heads[: len(logits), None], 0)).sum(2)
+        return -(log_p.exp() * log_p.masked_fill(~self.task_units[: len(logits), None], 0)).sum(2)
 
     def infer_task(self, x: Tensor) -> Tensor:
         """(B,) the task, among those seen so far, whose network is surest about each of the inputs x (B, *shape)."""

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
 from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.learners.replay import imitation_loss
@@ -65,15 +64,15 @@ class ConditionalVAE(nn.Module):
         )
         self.register_buffer("decoders", torch.zeros(spec.n_tasks, self.target.n_weights))
 
-    def told(self, x: Tensor, units: Tensor) -> Tensor:
+    def with_class(self, x: Tensor, units: Tensor) -> Tensor:
         """Images or latents x (..., n) with their output units (...) -> (..., n + n_out)."""
         return torch.cat([x, one_hot(units, self.n_out)], -1)
 
     def loss(self, t: int, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
         """() the negative ELBO, in nats per image, of images x (B, *shape) of task t with units y (B,), noise eps (B, z)."""
-        mean, logvar = self.encoder(self.told(x.flatten(1), y)).chunk(2, 1)
+        mean, logvar = self.encoder(self.with_class(x.flatten(1), y)).chunk(2, 1)
         z = reparameterise(mean, logvar, eps)
-        logits = self.target(self.hypernet.weights(t), self.told(z, y))
+        logits = self.target(self.hypernet.weights(t), self.with_class(z, y))
         # L_VAE = -log p(x|z, y) + KL(q(z|x, y) ‖ p(z))
         return (bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)).mean()
 
@@ -85,12 +84,12 @@ class ConditionalVAE(nn.Module):
 
     def sample_each(self, z: Tensor, units: Tensor) -> Tensor:
         """(n·m, *shape) mean images in [0, 1] of the first n tasks, from latents z (n, m, z) and their units (n, m)."""
-        logits = self.target.each(self.decoders[: len(z)], self.told(z, units))
+        logits = self.target.each(self.decoders[: len(z)], self.with_class(z, units))
         return logits.sigmoid().view(-1, *self.shape)
 
     def sample(self, t: int, z: Tensor, units: Tensor) -> Tensor:
         """(B, *shape) mean images in [0, 1] of task t as it is remembered now, from latents z (B, z) and units (B,)."""
-        return self.target(self.hypernet.weights(t), self.told(z, units)).sigmoid().view(-1, *self.shape)
+        return self.target(self.hypernet.weights(t), self.with_class(z, units)).sigmoid().view(-1, *self.shape)
 
 
 class ReplayModel(ProtectsPast, Generator):
@@ -99,7 +98,7 @@ class ReplayModel(ProtectsPast, Generator):
     takes_features = False
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Generator.Config):
         """The replay model's settings; `hidden` are the layers of the classifiers."""
 
         fresh_optimizer: bool = True
@@ -135,7 +134,7 @@ class ReplayModel(ProtectsPast, Generator):
             names = ("z", "decoder_embedding", "decoder_chunk", "decoder_chunk_embedding", "past_tasks")
             check_sizes("hypernetwork", **{name: getattr(self, name) for name in names})
 
-    units: Tensor  # (n_tasks, most classes of a task) output units of every task
+    unit_lists: Tensor  # (n_tasks, most classes of a task) output units of every task
     n_units: Tensor  # (n_tasks, 1) how many there are
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
@@ -144,7 +143,9 @@ class ReplayModel(ProtectsPast, Generator):
             self.vae = ConditionalVAE(spec, self.cfg)
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
         most = max(map(len, spec.units))
-        self.register_buffer("units", torch.tensor([[*units, *([0] * (most - len(units)))] for units in spec.units]))
+        self.register_buffer(
+            "unit_lists", torch.tensor([[*units, *([0] * (most - len(units)))] for units in spec.units])
+        )
         self.register_buffer("n_units", torch.tensor([[len(units)] for units in spec.units]))
 
     @property
@@ -175,7 +176,7 @@ class ReplayModel(ProtectsPast, Generator):
     def draw_units(self, tasks: Tensor, m: int, rng: torch.Generator) -> Tensor:
         """(N, m) output units of tasks (N,), drawn uniformly from each task's own."""
         which = torch.rand(len(tasks), m, generator=rng, device=rng.device) * self.n_units[tasks]
-        return self.units[tasks].gather(1, which.long())
+        return self.unit_lists[tasks].gather(1, which.long())
 
     def replayed(self, noise: Noise) -> Batch:
         """Samples of all past tasks with their units and tasks."""
@@ -201,7 +202,7 @@ class ReplayModel(ProtectsPast, Generator):
                 tasks = torch.randint(seen, (n,), generator=rng, device=rng.device)
             else:
                 # (seen, n) bool: which tasks have the unit that is asked for
-                owners = self.spec.unit_table()[:seen].to(classes.device)[:, classes]
+                owners = self.spec.task_units()[:seen].to(classes.device)[:, classes]
                 if not bool((owners.sum(0) == 1).all()):
                     raise ConfigError(
                         f"{self.name}: of the output units asked for, {classes[owners.sum(0) != 1].unique().tolist()} "
@@ -261,9 +262,9 @@ class HypernetworkR(ReplayModel, Classifier):
         logits, logits_replayed = self.net(torch.cat([batch.x, replayed.x])).split([len(batch.x), len(replayed.x)])
         # The embedding a sample came from tells its task, so its head is known in Task-IL.
         if self.spec.scenario == "task":
-            known = active = self.known[None, replayed.task]  # (1, R, n_out)
+            old_active = new_active = self.old_active[None, replayed.task]  # (1, R, n_out)
         else:
-            known, active = self.known, self.active
-        imitation = imitation_loss(logits_replayed, old_logits, known, active, "soft", self.cfg.temperature)
+            old_active, new_active = self.old_active, self.new_active
+        imitation = imitation_loss(logits_replayed, old_logits, old_active, new_active, "soft", self.cfg.temperature)
         # L = ½ L_current + ½ L_replay, however many tasks there were
         return {"current": 0.5 * self.cross_entropy(logits, batch), "replay": 0.5 * imitation}

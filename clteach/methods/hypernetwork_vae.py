@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clteach.data.tasks import Batch
-from clteach.learners.generator import GeneratorConfig, PureGenerator
+from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, Noise, Phase
 from clteach.methods.hypernetwork_replay import REPLAY_MODEL, ReplayModel
 
@@ -23,7 +23,7 @@ class HypernetworkVAE(ReplayModel, PureGenerator):
     summary = "a VAE whose decoders a hypernetwork generates and protects (von Oswald 2020)"
 
     @dataclass(frozen=True)
-    class Config(ReplayModel.Config, GeneratorConfig):
+    class Config(ReplayModel.Config, PureGenerator.Config):
         """Settings of the replay model; `hidden` is not used."""
 
     def phases(self, t: int, steps: int) -> list[Phase]:

@@ -21,8 +21,7 @@ import torch
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
-from clteach.learners.learner import Classifier, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase
 from clteach.learners.replay import imitation_loss
 from clteach.models.frozen import frozen_copy, refresh
 
@@ -34,7 +33,7 @@ class LwF(Classifier):
     summary = "keep the old model's answers on the new inputs (Li & Hoiem 2017)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """LwF's settings."""
 
         temperature: float = 2.0
@@ -49,8 +48,8 @@ class LwF(Classifier):
             if not self.temperature > 0:
                 raise ConfigError(f"lwf: temperature={self.temperature}, expected a temperature > 0.")
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.old_net = frozen_copy(self.net)
 
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
@@ -63,10 +62,12 @@ class LwF(Classifier):
             return {"current": current}
         with torch.no_grad():
             old_logits = self.old_net(batch.x)
-        distillation = imitation_loss(logits, old_logits, self.known, self.active, "soft", self.cfg.temperature)
+        distillation = imitation_loss(
+            logits, old_logits, self.old_active, self.new_active, "soft", self.cfg.temperature
+        )
         if self.cfg.averaged:
             # (-T² Σ_c ...) / C with C units competing; heads of different sizes count with their mean
-            distillation = distillation / self.active.sum(1).float().mean()
+            distillation = distillation / self.new_active.sum(1).float().mean()
         n = self.t + 1
         if self.cfg.weighting == "share":
             w1, w2 = 1 / n, 1 - 1 / n

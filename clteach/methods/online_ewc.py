@@ -42,7 +42,7 @@ class OnlineEWC(EWC):
                 raise ConfigError(f"online-ewc: gamma={self.gamma}, expected a share in [0, 1].")
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
-        fisher = fisher_diagonal(self.net, data, self.mask[t], self.cfg.fisher_labels, self.cfg.fisher_samples)
+        fisher = fisher_diagonal(self.net, data, self.active_now[t], self.cfg.fisher_labels, self.cfg.fisher_samples)
         # λ F̃_t = γ λ F̃_{t-1} + λ F_t, centred at the weights of now
         curvature = self.cfg.gamma * self.penalty.curvature + self.cfg.lam * parameters_to_vector(fisher)
         self.penalty.replace(curvature, self.penalty.flat())

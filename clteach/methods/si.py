@@ -26,8 +26,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
-from clteach.learners.learner import Classifier, Losses, Noise, Phase, total
+from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase, total
 from clteach.learners.penalty import Quadratic
 
 
@@ -38,7 +37,7 @@ class SI(Classifier):
     summary = "hold weights by their share in past learning (Zenke 2017)"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """SI's settings."""
 
         c: float = 0.5
@@ -58,8 +57,8 @@ class SI(Classifier):
     importance: Tensor  # (P,) Ω
     start: Tensor  # (P,) the weights when the task began
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.penalty = Quadratic(self.net.parameters())
         for name in ("omega", "importance", "start"):
             self.register_buffer(name, torch.zeros_like(self.penalty.centre))

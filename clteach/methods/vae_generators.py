@@ -31,7 +31,6 @@ from torch.optim import Adam
 
 from clteach.data.tasks import Batch, Data, Spec, Stream
 from clteach.errors import ConfigError
-from clteach.learners import generator
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, Noise, Phase
 from clteach.learners.optim import adam
@@ -54,7 +53,7 @@ class VAELearner(PureGenerator):
     """Base of all VAEs that generate, Multiband VAE included: settings, schedule, Adam and clipping."""
 
     @dataclass(frozen=True)
-    class Config(generator.GeneratorConfig):
+    class Config(PureGenerator.Config):
         """Settings of the VAE generators."""
 
         hidden: tuple[int, ...] = (512, 128, 64)
@@ -136,7 +135,7 @@ class VAEGenerator(VAELearner):
             return {"current": self.elbo_loss(batch.x, batch.task, noise["eps"]).mean()}
         past = torch.arange(r, device=batch.x.device) % self.t  # an equal share of every past task
         with torch.no_grad():
-            replayed = self.old_decoder(self.told(noise["z"], past)).sigmoid().view(r, *self.spec.shape)
+            replayed = self.old_decoder(self.with_task(noise["z"], past)).sigmoid().view(r, *self.spec.shape)
         # Real and replayed images go through the networks together: one large matrix product instead of two.
         loss = self.elbo_loss(torch.cat([batch.x, replayed]), torch.cat([batch.task, past]), noise["eps"])
         # L = 1/n L_current + (1 - 1/n) L_replay
@@ -146,7 +145,7 @@ class VAEGenerator(VAELearner):
     def elbo_loss(self, x: Tensor, task: Tensor, eps: Tensor) -> Tensor:
         """(B,) negative ELBO of images x (B, *shape) of tasks (B,), in nats; noise eps (B, z)."""
         mean, logvar = self.encode(x, task)
-        logits = self.decoder(self.told(reparameterise(mean, logvar, eps), task))
+        logits = self.decoder(self.with_task(reparameterise(mean, logvar, eps), task))
         # L = -log p(x|z, t) + KL(q(z|x, t) ‖ p(z))
         return bernoulli_nll(logits, x) + kl_standard_normal(mean, logvar)
 
@@ -155,13 +154,13 @@ class VAEGenerator(VAELearner):
         mean, logvar = self.encoder(torch.cat([x.flatten(1), self.codes[task]], 1)).chunk(2, dim=1)
         return mean, logvar
 
-    def told(self, z: Tensor, task: Tensor) -> Tensor:
+    def with_task(self, z: Tensor, task: Tensor) -> Tensor:
         """What the decoder sees: the latent (B, z) and the task's code, (B, z + c)."""
         return torch.cat([z, self.codes[task]], 1)
 
     def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         z = torch.randn(len(tasks), self.z, generator=rng, device=rng.device)
-        return self.decoder(self.told(z, tasks)).sigmoid().view(-1, *self.spec.shape)
+        return self.decoder(self.with_task(z, tasks)).sigmoid().view(-1, *self.spec.shape)
 
 
 class FinetunedVAE(VAEGenerator):
@@ -209,6 +208,6 @@ class LatentPartition(VAEGenerator):
         # Outside the task's band q(z|x, t) is the prior: μ = 0, log σ² = 0, so it adds nothing to the KL divergence.
         return mean * self.bands[task], logvar * self.bands[task]
 
-    def told(self, z: Tensor, task: Tensor) -> Tensor:
+    def with_task(self, z: Tensor, task: Tensor) -> Tensor:
         # Only the task's band speaks: the others are at the prior's mean.
         return z * self.bands[task]

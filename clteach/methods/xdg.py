@@ -21,10 +21,9 @@ from torch import Tensor
 
 from clteach.data.tasks import Spec
 from clteach.errors import ConfigError
-from clteach.learners import learner
-from clteach.learners.learner import Classifier
+from clteach.learners.learner import Classifier, NetMaker
 from clteach.methods.si import SI
-from clteach.models.nets import gated
+from clteach.models.nets import gated, hidden_units
 from clteach.seeding import generator
 
 
@@ -37,7 +36,7 @@ class XdG(Classifier):
     needs = "it must know the task to choose the units that are switched on"
 
     @dataclass(frozen=True)
-    class Config(learner.Config):
+    class Config(Classifier.Config):
         """XdG's settings."""
 
         share: float = 0.9
@@ -48,9 +47,15 @@ class XdG(Classifier):
             if not 0 <= self.share < 1:
                 raise ConfigError(f"xdg: share={self.share}, expected a share in [0, 1).")
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
-        for layer, units in enumerate(self.cfg.hidden):
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
+        self.gated_units = hidden_units(self.net, spec.shape)
+        if not self.gated_units:
+            raise ConfigError(
+                f"{self.name}: nothing to gate. Expected a network with hidden layers whose activations are layers of their "
+                "own, as in nn.Sequential(..., nn.ReLU(), ...)."
+            )
+        for layer, units in enumerate(self.gated_units):
             gates = torch.ones(spec.n_tasks, units)
             n_off = int(self.cfg.share * units)
             for task in range(spec.n_tasks):
@@ -67,7 +72,7 @@ class XdG(Classifier):
         if task is None:
             raise ConfigError(f"{self.name}: predict needs the task of every sample (B,), got None: {self.needs}.")
         # h = m_t ⊙ ReLU(W h + b)
-        return gated(self.net, x, [self.get_buffer(f"gates_{layer}")[task] for layer in range(len(self.cfg.hidden))])
+        return gated(self.net, x, [self.get_buffer(f"gates_{i}")[task] for i in range(len(self.gated_units))])
 
 
 class SIXdG(SI, XdG):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
+from clteach.models.frozen import in_eval_mode
 
 
 def mlp(
@@ -34,24 +36,67 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
 
 
-def gated(net: nn.Sequential, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
-    """An `mlp` with its hidden units multiplied by gates.
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid)
+"""The layers whose outputs are a network's hidden units, for whoever gates them."""
+
+
+def gated(net: nn.Module, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    """A network with its hidden units multiplied by gates.
 
     Args:
-        net: what `mlp` made.
+        net: what `mlp` made, or any network whose activations are layers (`ACTIVATIONS`), not functions.
         x: (B, *shape) inputs.
-        gates: (B, units) per hidden layer, from the first to the last.
+        gates: (B, units) for the output of each activation, in the order of the calls; of an activation with outputs
+            (B, C, ...) they gate the C channels.
 
     Returns:
         (B, n_out).
+
+    Raises:
+        ConfigError: another number of activations than of gates.
     """
-    remaining = iter(gates)
-    for layer in net:
-        x = layer(x)
-        if isinstance(layer, nn.ReLU):
-            # h = g ⊙ ReLU(W h + b)
-            x = x * next(remaining)
+    remaining = list(gates)
+
+    def gate(layer: nn.Module, inputs: Any, h: Tensor) -> Tensor:
+        if not remaining:
+            raise ConfigError(
+                f"a network calls more than {len(gates)} activations: expected as many as there are gates."
+            )
+        g = remaining.pop(0)
+        # h = g ⊙ φ(W h + b)
+        return h * g.view(*g.shape, *(1,) * (h.ndim - g.ndim))
+
+    if type(net) is nn.Sequential and not any(len([*layer.children()]) for layer in net):
+        for layer in net:  # no hooks needed, which would cost a twentieth of a small network's time
+            x = gate(layer, None, layer(x)) if isinstance(layer, ACTIVATIONS) else layer(x)
+    else:
+        hooks = [layer.register_forward_hook(gate) for layer in net.modules() if isinstance(layer, ACTIVATIONS)]
+        try:
+            x = net(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if remaining:
+        raise ConfigError(
+            f"{len(remaining)} of {len(gates)} gates found no activation: expected a network whose activations are layers "
+            f"({', '.join(kind.__name__ for kind in ACTIVATIONS)}), one for each."
+        )
     return x
+
+
+@torch.no_grad()
+def hidden_units(net: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Units (or channels) of each activation of a network, in the order of the calls, for inputs (B, *shape)."""
+    found: list[int] = []
+    layers = [layer for layer in net.modules() if isinstance(layer, ACTIVATIONS)]
+    hooks = [layer.register_forward_hook(lambda _, __, h: found.append(h.shape[1])) for layer in layers]
+    try:
+        with in_eval_mode(net):
+            net(torch.zeros(1, *shape, device=next(net.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def one_hot(index: Tensor, n: int) -> Tensor:

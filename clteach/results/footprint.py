@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clteach.data.tasks import Spec
 from clteach.learners.learner import Learner
-from clteach.learners.replay import Memory, room
+from clteach.learners.replay import Memory, empty_samples
 from clteach.methods import configure
 from clteach.methods.finetune import FineTune
 from clteach.methods.vae_generators import FinetunedVAE
@@ -70,7 +70,7 @@ def footprint(learner: Learner, samples: int) -> Footprint:
     base = fine_tuned(learner)
     own = size(module for module in learner.modules() if isinstance(module, Memory))
     again = type(learner).training_data is not Learner.training_data
-    data = own + (samples * (room(1, learner.spec.shape).nbytes + LABEL_BYTES) if again else 0)
+    data = own + (samples * (empty_samples(1, learner.spec.shape).nbytes + LABEL_BYTES) if again else 0)
     copies = sum(t.nbytes for t in passing(learner)) - sum(t.nbytes for t in passing(base))
     return Footprint(data, size([learner]) - size([base]) - own - copies, copies)
 

@@ -5,9 +5,10 @@ methods, `pretraining` of frozen extractors.
 from __future__ import annotations
 
 from clteach.training.learner_checks import check_learner
-from clteach.training.loop import resolve_device, train
+from clteach.training.loop import train
 from clteach.training.pretraining import pretrain
 from clteach.training.run import Run, load_learner
+from clteach.training.start import resolve_device
 
 __all__ = [
     "Run",

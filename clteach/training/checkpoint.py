@@ -46,7 +46,10 @@ class Position:
         self.task, self.phase = self.task + 1, 0
 
 
-def save(path: Path, run: Run, at: Position) -> None:
+def save(path: Path | None, run: Run, at: Position) -> None:
+    """Write the learner, its optimisers, the results so far and the position; nothing where there is no path."""
+    if path is None:
+        return
     tensors = {f"learner/{k}": v for k, v in run.learner.state_dict().items()}
     groups = {}
     for name, opt in run.learner.opts.items():
@@ -65,6 +68,11 @@ def save(path: Path, run: Run, at: Position) -> None:
 
 
 def restore(path: Path, run: Run, at: Position) -> None:
+    """Fill the run and its position from the file.
+
+    Raises:
+        CheckpointError: it is damaged, or belongs to another experiment.
+    """
     tensors, meta = storage.load_tensors(path)
     try:
         saved = meta["config"]
@@ -83,7 +91,7 @@ def restore(path: Path, run: Run, at: Position) -> None:
         run.set_numbers(meta)
         for key, value in meta["position"].items():
             setattr(at, key, value)
-        at.sums = {name: torch.tensor(value, device=run.learner.mask.device) for name, value in at.sums.items()}
+        at.sums = {name: torch.tensor(value, device=run.learner.device) for name, value in at.sums.items()}
         torch.set_num_threads(meta["threads"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(

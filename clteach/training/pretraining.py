@@ -22,7 +22,7 @@ from clteach.learners.optim import adam
 from clteach.models.nets import mlp
 from clteach.progress import Report
 from clteach.seeding import generator, seeded
-from clteach.training.loop import resolve_device
+from clteach.training.start import resolve_device
 
 
 def pretrain(

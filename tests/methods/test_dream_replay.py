@@ -103,7 +103,7 @@ def test_the_past_is_dreamt_by_the_old_generator_and_every_task_counts_alike() -
     with torch.no_grad():
         current = learner.cross_entropy(learner.net(batch.x), batch)
         old = learner.old_net(noise["dreams"])
-        replay = imitation_loss(learner.net(noise["dreams"]), old, learner.known, learner.active)
+        replay = imitation_loss(learner.net(noise["dreams"]), old, learner.old_active, learner.new_active)
     torch.testing.assert_close(losses["current"].detach(), current / 3)
     torch.testing.assert_close(losses["replay"].detach(), replay * 2 / 3)
 

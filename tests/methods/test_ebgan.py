@@ -318,17 +318,17 @@ def test_each_task_counts_alike() -> None:
     losses = learner.loss(batch, noise)
     past = torch.tensor([0, 1, 0, 1, 0, 1])
     with torch.no_grad():
-        replayed = learner.old.sample(noise["z_old"], learner.told(past))
-        expected = learner.gan.energy(batch.x, learner.told(batch.task)).mean() / 3
-        expected += learner.gan.energy(replayed, learner.told(past)).mean() * 2 / 3
+        replayed = learner.old.sample(noise["z_old"], learner.task_one_hot(past))
+        expected = learner.gan.energy(batch.x, learner.task_one_hot(batch.task)).mean() / 3
+        expected += learner.gan.energy(replayed, learner.task_one_hot(past)).mean() * 2 / 3
     torch.testing.assert_close(losses["real"].detach(), expected)
 
 
 def test_the_players_are_told_the_task() -> None:
     learner, stream = ready("class", 2)
     x = stream[0].train.batch(torch.arange(5)).x
-    assert learner.told(torch.tensor([0, 2])).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    first, last = (learner.told(torch.full((5,), t)) for t in (0, 2))
+    assert learner.task_one_hot(torch.tensor([0, 2])).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    first, last = (learner.task_one_hot(torch.full((5,), t)) for t in (0, 2))
     assert not torch.equal(learner.gan.energy(x, first), learner.gan.energy(x, last))
     images = [learner.dream(torch.full((5,), t), generator(0)) for t in (0, 2)]
     assert not torch.equal(*images)
@@ -351,7 +351,7 @@ def test_alignment_plays_the_current_task_and_repeats_the_past() -> None:
     assert noise["tasks"].tolist() == [2] * 6
     now, losses = learner.round(batch, noise), learner.loss(batch, noise)
     assert torch.equal(now.x, batch.x) and now.weight.tolist() == pytest.approx([0.2] * 5)
-    told = learner.told(torch.tensor([0, 1, 0, 1, 0, 1]))
+    told = learner.task_one_hot(torch.tensor([0, 1, 0, 1, 0, 1]))
     with torch.no_grad():
         drift = learner.gan.sample(noise["z_old"], told) - learner.old.sample(noise["z_old"], told)
         played = learner.gan.generator_losses(learner.gan.sample(noise["z"], now.c_fake), now.c_fake)

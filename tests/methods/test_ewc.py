@@ -25,7 +25,7 @@ class Spy(EWC):
         self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def end_task(self, t: int, data: Any, rng: torch.Generator) -> None:
-        fisher = fisher_diagonal(self.net, data, self.mask[t])
+        fisher = fisher_diagonal(self.net, data, self.active_now[t])
         self.kept.append((torch.cat([f.flatten() for f in fisher]), self.penalty.flat().clone()))
         super().end_task(t, data, rng)
 

@@ -264,12 +264,12 @@ def test_real_and_replayed_weigh_half_each(scenario: str) -> None:
         expected = 0.5 * learner.cross_entropy(learner.net(batch.x), batch)
         if scenario == "task":  # the head of the task that the sample was made for, and no other
             parts = [
-                imitation_loss(new[i : i + 1], old[i : i + 1], learner.mask[[k]], learner.mask[[k]])
+                imitation_loss(new[i : i + 1], old[i : i + 1], learner.active_now[[k]], learner.active_now[[k]])
                 for i, k in enumerate(replayed.task.tolist())
             ]
             imitation = torch.stack(parts).mean()
         else:
-            imitation = imitation_loss(new, old, learner.known, learner.active)
+            imitation = imitation_loss(new, old, learner.old_active, learner.new_active)
     torch.testing.assert_close(losses["current"].detach(), expected)
     torch.testing.assert_close(losses["replay"].detach(), 0.5 * imitation)
 

@@ -35,7 +35,7 @@ def test_weights(scenario: str, weighting: str, w1: float, w2: float) -> None:
     batch = stream[2].train.batch(torch.arange(6))
     losses = learner.loss(batch, {})
     torch.testing.assert_close(losses["current"], w1 * learner.cross_entropy(learner.net(batch.x), batch))
-    expected = imitation_loss(learner.net(batch.x), learner.old_net(batch.x), learner.known, learner.active)
+    expected = imitation_loss(learner.net(batch.x), learner.old_net(batch.x), learner.old_active, learner.new_active)
     torch.testing.assert_close(losses["distillation"], w2 * expected)
     assert not torch.equal(learner.net(batch.x), learner.old_net(batch.x))
 

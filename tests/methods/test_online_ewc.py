@@ -20,7 +20,7 @@ def test_decay_and_centre() -> None:
 
     class Spy(OnlineEWC):
         def end_task(self, t: int, data: object, rng: torch.Generator) -> None:
-            fisher = fisher_diagonal(self.net, stream[t].train, self.mask[t])
+            fisher = fisher_diagonal(self.net, stream[t].train, self.active_now[t])
             kept.append(torch.cat([f.flatten() for f in fisher]))
             super().end_task(t, stream[t].train, rng)
 

@@ -58,7 +58,7 @@ def test_replay_counts_every_task_alike(cls: type[VAEGenerator]) -> None:
     past = torch.tensor([0, 1, 0, 1])
     assert learner.old_decoder is not None
     with torch.no_grad():
-        dreams = learner.old_decoder(learner.told(noise["z"], past)).sigmoid().view(4, 1, 8, 8)
+        dreams = learner.old_decoder(learner.with_task(noise["z"], past)).sigmoid().view(4, 1, 8, 8)
         current = learner.elbo_loss(batch.x, batch.task, noise["eps"][:4]).mean() / 3
         replay = learner.elbo_loss(dreams, past, noise["eps"][4:]).mean() * 2 / 3
     torch.testing.assert_close(losses["current"].detach(), current)
@@ -93,8 +93,8 @@ def test_a_task_uses_its_own_band_alone() -> None:
     z = torch.randn(5, 9, generator=generator(0))
     changed = z.clone()
     changed[:, others] += 1
-    assert torch.equal(learner.told(z, task), learner.told(changed, task))
-    assert learner.told(z, task)[:, others].eq(0).all()
+    assert torch.equal(learner.with_task(z, task), learner.with_task(changed, task))
+    assert learner.with_task(z, task)[:, others].eq(0).all()
     # Nothing is shared: what the encoder says about the other bands gets no gradient.
     learner.elbo_loss(x, task, z).sum().backward()
     last = learner.encoder[-1].weight.grad

@@ -177,7 +177,7 @@ def embedding_line(
         weights = learner.hypernet(torch.lerp(begin, end, place)[None])[0]
         for name, t in (("first", first - 1), ("second", second - 1)):
             right = [
-                (learner.target(weights, batch.x) + learner.log_heads[t]).argmax(1) == batch.y
+                (learner.target(weights, batch.x) + learner.log_task_units[t]).argmax(1) == batch.y
                 for batch in tasks[t].test.batches()
             ]
             found[f"{name}_{place:g}"] = 100 * float(torch.cat(right).float().mean())

@@ -1,0 +1,106 @@
+"""What stands before the first step: the device, the checks of the arguments, the learner and the `Run` it will fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from clteach.data.tasks import Data, Stream
+from clteach.errors import ConfigError
+from clteach.learners.generator import PureGenerator
+from clteach.learners.learner import Learner
+from clteach.methods import build
+from clteach.progress import Report
+from clteach.training.run import Run
+
+
+class Plan(NamedTuple):
+    """How a learner is trained: the arguments of `clteach.train` of the same names, checked."""
+
+    steps: int
+    batch_size: int
+    seed: int
+    device: torch.device
+    progress: Report | None
+    checkpoint: Path | None
+    checkpoint_every: int
+    eval_every: int
+    log_every: int
+    evaluate_on: str
+    quality: bool
+
+    def check(self, stream: Stream) -> None:
+        """ConfigError where the arguments cannot work."""
+        counts = (self.steps, self.batch_size, self.checkpoint_every, self.log_every)
+        if min(counts) < 1 or self.eval_every < 0:
+            raise ConfigError(
+                f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every}, "
+                f"log_every={self.log_every}, eval_every={self.eval_every}: expected whole numbers ≥ 1 (eval_every ≥ 0)."
+            )
+        if self.evaluate_on not in ("test", "valid") or (self.evaluate_on == "valid" and stream[0].valid is None):
+            raise ConfigError(
+                f"evaluate_on={self.evaluate_on!r}: expected 'test', or 'valid' on a stream made with validation > 0."
+            )
+
+    def held_out(self, stream: Stream) -> list[Data]:
+        """What is evaluated on: of every task the test data, or the part of its training data that is held out."""
+        return [task.valid if self.evaluate_on == "valid" and task.valid is not None else task.test for task in stream]
+
+
+def built(learner: Learner | str, stream: Stream, plan: Plan, settings: dict[str, Any]) -> Learner:
+    """The learner, on its device: the one given, or one of the method that is named.
+
+    Raises:
+        ConfigError: a learner that does not fit the stream, or settings for one that is built already.
+    """
+    if isinstance(learner, str):
+        learner = build(learner, stream.spec, seed=plan.seed, **settings)
+    elif settings:
+        raise ConfigError(f"{', '.join(settings)}: settings go with a method's name; this learner is already built.")
+    if learner.spec != stream.spec:
+        raise ConfigError(
+            f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
+        )
+    if plan.quality and not isinstance(learner, PureGenerator):
+        raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
+    return learner.to(plan.device)
+
+
+def new_run(learner: Learner, stream: Stream, plan: Plan) -> Run:
+    """A `Run` without results, and with everything that is needed to repeat it."""
+    config = {
+        **learner.describe(),
+        "stream": stream.name,
+        "fingerprint": stream.fingerprint,
+        "steps": plan.steps,
+        "batch_size": plan.batch_size,
+        "train_seed": plan.seed,
+        "device": plan.device.type,
+        "log_every": plan.log_every,
+        "eval_every": plan.eval_every,
+        "evaluate_on": plan.evaluate_on,
+        "quality": plan.quality,
+    }
+    T = len(stream)
+    return Run(learner, config, torch.full((T, T), torch.nan).double(), torch.full((T,), torch.nan).double())
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """ "auto" -> a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: an unknown device, or one this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used ({reason}). Expected 'auto', 'cpu' or 'cuda'."
+        ) from error
+    return resolved
