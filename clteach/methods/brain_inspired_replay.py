@@ -130,7 +130,7 @@ class BrainInspiredReplay(GenerativeReplay):
                     )
                 vae.encoder = nn.Sequential(nn.Linear(classifier[-1].in_features, 2 * cfg.z))
             if decodes_pixels:  # and the decoder the way from features to pixels
-                vae.decoder.append(deconv_pixels(spec.shape, read[0]))
+                vae.to_pixels = deconv_pixels(spec.shape, read[0])
                 vae.shape = spec.shape
             return vae
 

@@ -57,14 +57,16 @@ class ContextVAE(VAE):
         for name, units in zip(self.gates, reversed(hidden), strict=False):
             # m_c,j = 0 with probability X. A buffer: a reloaded model must not have other gates.
             self.register_buffer(name, (torch.rand(contexts, units) >= gating).float())
+        self.to_pixels: nn.Module = nn.Identity()  # what comes behind the decoder, where it decodes features for it
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latents (B, z) in contexts (B, contexts), rows of probabilities -> logits of pixels, or features, (B, P)."""
         if not self.gates:
-            return self.decoder(z)
+            return self.to_pixels(self.decoder(z))
         assert context is not None
         # g = Σ_c p_c m_c
-        return gated(self.decoder, z, [context @ self.get_buffer(name) for name in self.gates])
+        gates = [context @ self.get_buffer(name) for name in self.gates]
+        return self.to_pixels(gated(self.decoder, z, gates))
 
     def latent(self, eps: Tensor, label: Tensor) -> Tensor:
         """Noise (B, z) from N(0, I) -> latents (B, z) from the prior, of the classes in label (B, classes), one-hot."""
