@@ -34,9 +34,10 @@ test: lint unit check-notebooks book check-book wheel-test  ## set up and run ev
 
 setup: $(VENV)/.dev  ## set up the development environment in .venv
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.dev  ## the unit tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not book" --durations=8
@@ -47,6 +48,7 @@ check-notebooks: $(VENV)/.dev  ## execute every chapter and compare it with what
 
 book: $(VENV)/.dev  ## build the book strictly into book/_build/html
 	$(BIN)/python book/assets.py
+	$(BIN)/python book/_ext/clteach_book.py
 	$(BIN)/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book -W -n --keep-going
 
 check-book: $(VENV)/.dev  ## check the built book, in Chromium where it is found
@@ -77,7 +79,7 @@ bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arit
 	$(BIN)/python -m benchmarks.multiband
 
 clean:  ## remove what was built
-	rm -rf book/_build book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/api book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove what was built and .venv
 	rm -rf $(VENV)

@@ -216,10 +216,11 @@ def extension() -> Any:
 
 
 def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
-    html = '<a href="04_generative_replay.ipynb">4</a> <a href="../book/api.md#clteach.methods.er.ER">ER</a> api.md'
+    er = '<a href="../book/api/methods.er.md#clteach.methods.er.ER">ER</a>'
+    html = f'<a href="04_generative_replay.ipynb">4</a> {er} er.md'
     source = [json.dumps({"text/html": html})]
     extension().fill_in(None, "notebooks/08_comparison", source)
-    pages = html.replace("replay.ipynb", "replay.html").replace("api.md#", "api.html#")
+    pages = html.replace("replay.ipynb", "replay.html").replace("er.md#", "er.html#")
     assert json.loads(source[0]) == {"text/html": pages}
 
 
@@ -227,15 +228,32 @@ def test_shown_code_leads_to_the_api_page() -> None:
     source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
     extension().fill_in(None, "notebooks/02_latent_space", source)
     assert json.loads(source[0])["text/markdown"].startswith(
-        '<a href="../book/api.html#clteach.models.vae.VAE.encode">'
+        '<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">'
     )
     assert source[0].count("<a ") == 1
 
 
 def test_methods_lead_to_their_chapters() -> None:
-    sections = extension().api_sections()
-    assert "Taken apart in chapter {doc}`05 Brain-inspired replay <../notebooks/05_brain_inspired_replay>`." in sections
-    assert sections.count("Taken apart") == sum(name.startswith("clteach.methods.") for name in extension().modules())
+    book = extension()
+    chapter = "{doc}`05 Brain-inspired replay <../../notebooks/05_brain_inspired_replay>`"
+    assert book.chapters_of("clteach.methods.brain_inspired_replay") == f"Taken apart in chapter {chapter}.\n"
+    assert chapter in book.chapters_of("clteach.models.context_vae")  # which imports from it
+    assert chapter not in book.chapters_of("clteach.learners.gan")
+
+
+def test_every_module_has_a_page_and_a_sentence(tmp_path: Path) -> None:
+    book = extension()
+    written = {path.stem: path.read_text(encoding="utf-8") for path in book.write_api_pages(tmp_path / "api")}
+    assert {"methods", "methods.ewc", "data.tasks", "training.loop", "storage", "exercises"} <= set(written)
+    assert not {"data", "plots", "results", "__main__"} & set(written)  # faces hand on what has a page of its own
+    assert not [name for name in written if "chapters." in name]  # the solutions
+    index = book.api_index()
+    for name in written:
+        assert f"{{doc}}`{name} <api/{name}>`" in index
+        assert re.fullmatch(r"[A-Z`*].{15,160}[.:?]", book.sentence(f"clteach.{name}")), book.sentence(
+            f"clteach.{name}"
+        )
+    assert sorted(book.FLOORS) == sorted({name.partition(".")[0] for name in written if "." in name} | {""})
 
 
 @pytest.mark.book
@@ -247,14 +265,18 @@ def test_tables_that_cells_display_are_tables(html: Path) -> None:
 
 @pytest.mark.book
 def test_links_to_the_api_page_arrive(html: Path) -> None:
-    there = set(re.findall(r'id="(clteach[\w.]+)"', (html / "book" / "api.html").read_text(encoding="utf-8")))
-    links = {
+    there = {
         (page.stem, name)
+        for page in (html / "book" / "api").glob("*.html")
+        for name in re.findall(r'id="(clteach[\w.]+)"', page.read_text(encoding="utf-8"))
+    }
+    links = {
+        link
         for page in (html / "notebooks").glob("*.html")
-        for name in re.findall(r'href="\.\./book/api\.html#([\w.]+)"', page.read_text(encoding="utf-8"))
+        for link in re.findall(r'href="\.\./book/api/([\w.]+)\.html#([\w.]+)"', page.read_text(encoding="utf-8"))
     }
     assert len(links) > 30
-    assert not sorted((page, name) for page, name in links if name not in there)
+    assert not sorted(links - there)
 
 
 def markdown_to_rest(docstring: str) -> str:
@@ -332,4 +354,4 @@ def test_solutions_are_on_the_page_but_not_in_the_api(html: Path) -> None:
         if page is not None:
             assert f'id="{course.label(each)}"' in page.read_text(encoding="utf-8")
             assert "Solution to" in page.read_text(encoding="utf-8")
-    assert "clteach.exercises.ch0" not in (html / "book" / "api.html").read_text(encoding="utf-8")
+    assert not list((html / "book" / "api").glob("exercises.chapters.*"))

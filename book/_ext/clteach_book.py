@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import json
 import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +52,113 @@ def repository() -> str:
 
 
 def modules() -> Iterator[str]:
-    """Every public module of clteach, so that a new method's section appears by itself."""
+    """Every public module of clteach that defines something, so that a new method's page appears by itself."""
     for info in pkgutil.walk_packages(clteach.__path__, "clteach."):
-        # The exercises themselves are on the chapters' pages, and their sources hold the solutions.
-        if not re.search(r"\._|\.exercises\.ch\d\d$", info.name):
-            yield info.name
+        # The exercises themselves are on the chapters' pages, and their sources hold the solutions. Faces only hand on what
+        # has a page of its own.
+        if re.search(r"\._|\.__main__$|\.exercises\.chapters\.", info.name) or is_face(info):
+            continue
+        yield info.name
 
 
-def api_sections() -> str:
-    section = "## {1}\n{2}\n```{{eval-rst}}\n.. automodule:: {0}\n   :members:\n   :show-inheritance:\n```\n"
-    return "\n".join(section.format(name, name.removeprefix("clteach."), chapter_of(name)) for name in modules())
+def is_face(info: pkgutil.ModuleInfo) -> bool:
+    """Does a package define nothing itself?"""
+    return info.ispkg and not [*definitions(info.name)]
 
 
-def chapter_of(module: str) -> str:
-    """The line of a method's section that leads to the chapter that takes it apart; nothing for other modules."""
+def definitions(module: str) -> Iterator[str]:
+    """The public functions and classes of a module, in the order of its source."""
+    for node in ast.parse(source_of(module)).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node.name
+
+
+@cache
+def source_of(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def sentence(module: str) -> str:
+    """The first sentence of a module's docstring."""
+    text = ast.get_docstring(ast.parse(source_of(module))) or ""
+    return " ".join(re.split(r"(?<=[.?!])\s|\n\n", text)[0].split())
+
+
+def page_of(name: str) -> str:
+    """The file of the module that a dotted name belongs to: "clteach.models.vae.VAE.encode" -> "models.vae"."""
+    known, parts = set(modules()), name.split(".")
+    for length in range(len(parts), 1, -1):
+        if (module := ".".join(parts[:length])) in known:
+            return module.removeprefix("clteach.")
+    return "index"
+
+
+def api_index() -> str:
+    """The tree of the package: a table for each room, every module with its first sentence."""
+    rooms: dict[str, list[str]] = {}
+    for name in modules():
+        room, _, _ = name.removeprefix("clteach.").partition(".")
+        ispkg = hasattr(importlib.import_module(f"clteach.{room}"), "__path__")
+        rooms.setdefault(room if ispkg else "", []).append(name)
+    parts = []
+    for room in sorted(rooms, key=lambda room: FLOORS.index(room)):
+        head = f"## {room or 'The ground'}\n\n{sentence(f'clteach.{room}') if room else 'What everyone uses.'}\n"
+        rows = [(f"{{doc}}`{each[8:]} <api/{each[8:]}>`", sentence(each)) for each in rooms[room]]
+        parts.append(f"{head}\n{table(('module', 'what is in it'), *rows)}\n")
+    return "\n".join(parts)
+
+
+FLOORS = [*"cli results experiments training methods learners notebook exercises plots metrics data models".split(), ""]
+"""The rooms from the roof to the ground; who stands higher may import who stands lower."""
+
+
+def write_api_pages(folder: Path) -> list[Path]:
+    """A page for every module, written anew before the book is built (it reads their names before it starts)."""
+    folder.mkdir(exist_ok=True)
+    pages = {
+        folder / f"{name.removeprefix('clteach.')}.md": (
+            f"# {name.removeprefix('clteach.')}\n\n{chapters_of(name)}\n"
+            f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n```\n"
+        )
+        for name in modules()
+    }
+    for old in set(folder.glob("*.md")) - set(pages):
+        old.unlink()
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:  # what is as before need not be built again
+            path.write_text(text, encoding="utf-8")
+    return [*pages]
+
+
+def chapters_of(module: str) -> str:
+    """The line that leads to the chapters: the one that takes a method apart, or those that import from the module."""
     package, _, name = module.rpartition(".")
-    if package != "clteach.methods":
-        return ""
-    stem = CHAPTERS.get(name, "01_forgetting")
-    title = f"{stem[:2]} {chapters()[stem[:2]]}"
-    return f"\nTaken apart in chapter {{doc}}`{title} <../notebooks/{stem}>`.\n"
+    if package == "clteach.methods":
+        return f"Taken apart in chapter {chapter_link(CHAPTERS.get(name, '01_forgetting'))}.\n"
+    used = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")) if module in imported(path)]
+    return (
+        f"Used in {'chapter' if len(used) == 1 else 'chapters'} {', '.join(map(chapter_link, used))}.\n" if used else ""
+    )
+
+
+def chapter_link(stem: str) -> str:
+    return f"{{doc}}`{stem[:2]} {chapters()[stem[:2]]} <../../notebooks/{stem}>`"
+
+
+@cache
+def imported(notebook: Path) -> frozenset[str]:
+    """The modules whose names a notebook imports, also through a face."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    found = set()
+    for cell in cells:
+        for line in "".join(cell["source"]).split("\n") if cell["cell_type"] == "code" else []:
+            if match := re.match(r"from (clteach[\w.]*) import (.+)", line):
+                for name in re.findall(r"\w+", match[2]):
+                    place = getattr(importlib.import_module(match[1]), name, None)
+                    found |= {match[1], f"{match[1]}.{name}", str(getattr(place, "__module__", ""))}
+    return frozenset(found)
 
 
 def table(*rows: tuple[object, ...]) -> str:
@@ -111,20 +202,25 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("notebooks/"):  # the source is JSON
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
-        source[0] = SHOWN.sub(r'<a href=\\"../book/api.html#\1\\"><em><code>\1</code></em></a>', source[0])
+        source[0] = SHOWN.sub(
+            lambda m: f'<a href=\\"../book/api/{page_of(m[1])}.html#{m[1]}\\"><em><code>{m[1]}</code></em></a>',
+            source[0],
+        )
     if docname.startswith("book/"):
         source[0] = source[0].replace("{{ repository }}", repository())
         if docname == "book/instructors":
             for name, text in {**chapter_times(), "{{ exercise_table }}": exercise_table()}.items():
                 source[0] = source[0].replace(name, text)
         if "{{ api }}" in source[0]:
-            source[0] = source[0].replace("{{ api }}", api_sections())
+            source[0] = source[0].replace("{{ api }}", api_index())
 
 
 def reread(app: Sphinx, env: Any, *_: object) -> list[str]:
     """What follows the package, not its own file, is read at every build: API, solutions, the table of exercises."""
     return [
-        name for name in env.found_docs if name in ("book/api", "book/instructors") or name.startswith("notebooks/")
+        name
+        for name in env.found_docs
+        if name in ("book/api", "book/instructors") or name.startswith(("notebooks/", "book/api/"))
     ]
 
 
@@ -182,3 +278,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":  # before the book is built, which reads the names of its pages first
+    print(f"book/api: {len(write_api_pages(Path(__file__).parents[1] / 'api'))} pages")

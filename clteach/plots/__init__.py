@@ -9,7 +9,28 @@ from __future__ import annotations
 
 from clteach.plots.curves import accuracy_over_training, accuracy_per_task, losses
 from clteach.plots.images import energy_map, latent_scatter, samples
-from clteach.plots.look import COLORS, LABELS, PALETTE, STYLES, Picture, Style, color, label, save, style, theme, to_png
+from clteach.plots.look import (
+    BLUE,
+    BROWN,
+    COLORS,
+    GREEN,
+    GREY,
+    LABELS,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    RED,
+    SKY,
+    STYLES,
+    Picture,
+    Style,
+    color,
+    label,
+    save,
+    style,
+    theme,
+    to_png,
+)
 from clteach.plots.matrices import accuracy_matrices, accuracy_matrix
 from clteach.plots.scores import (
     accuracy_against,
@@ -22,9 +43,17 @@ from clteach.plots.scores import (
 )
 
 __all__ = [
+    "BLUE",
+    "BROWN",
     "COLORS",
+    "GREEN",
+    "GREY",
     "LABELS",
+    "ORANGE",
     "PALETTE",
+    "PURPLE",
+    "RED",
+    "SKY",
     "STYLES",
     "Picture",
     "Style",

@@ -63,6 +63,7 @@ def _card(cls: type[Learner]) -> dict[str, Any]:
     module = cls.__module__.rpartition(".")[2]
     own = cls.__module__.startswith("clteach.methods.")
     stem = CHAPTERS.get(module, "01_forgetting")
+    page = f"../book/api/methods.{module}.md#{cls.__module__}.{cls.__qualname__}"
     return {
         "method": look.label(cls.name),
         "name": cls.name,
@@ -73,7 +74,7 @@ def _card(cls: type[Learner]) -> dict[str, Any]:
         "extra memory (kB)": footprint(cls(spec, cfg), samples).extra / 1000,
         "per task (kB)": (grown[1] - grown[0]) / n / 1000,
         "chapter": f'<a href="{stem}.ipynb">{int(stem[:2])}</a>' if own else "",
-        "API": f'<a href="../book/api.md#{cls.__module__}.{cls.__qualname__}">{cls.__name__}</a>' if own else "",
+        "API": f'<a href="{page}">{cls.__name__}</a>' if own else "",
     }
 
 
