@@ -25,7 +25,6 @@ from clteach.errors import ConfigError, unknown
 from clteach.experiments import papers
 from clteach.experiments.agreement import compare, published
 from clteach.experiments.jobs import Job, check_place, run_jobs
-from clteach.experiments.papers import RECIPES
 from clteach.experiments.provenance import checkout, code, in_turn, machine, together
 from clteach.experiments.recipe import Study, chosen
 from clteach.experiments.summary import statistics, summarise
@@ -51,7 +50,7 @@ def reproduce(
     named so, and its numbers are not judged against the published ones.
 
     Args:
-        name: one of `RECIPES`.
+        name: one of `clteach.experiments.papers.RECIPES`, or its short form ("bir-permuted").
         out: folder of the record; the runs are under ``out/runs``.
         preset: one of the recipe's presets.
         seeds: number of seeds.
@@ -63,9 +62,8 @@ def reproduce(
     Raises:
         ClteachError: an unknown name, a number of tasks that the recipe cannot have, or as `run_jobs`.
     """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    recipe = RECIPES[name]
+    name = papers.full_name(name)
+    recipe = papers.RECIPES[name]
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):

@@ -6,7 +6,6 @@ from math import isnan
 
 import pandas as pd
 
-from clteach.errors import unknown
 from clteach.experiments.agreement import RULE, in_the_paper, published
 from clteach.metrics.accuracy import MEASURES
 from clteach.results.records import load, names
@@ -18,10 +17,9 @@ def of_recipe(recipe: str) -> str | None:
     Raises:
         ConfigError: no such recipe.
     """
-    from clteach.experiments.papers import RECIPES  # which knows all methods and studies: too much for one table
+    from clteach.experiments.papers import full_name  # which knows all methods and studies: too much for one table
 
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
+    recipe = full_name(recipe)
     found = [name for name in names() if load(name).get("name") == recipe]
     return min(found, key=lambda name: load(name)["shortened"], default=None)
 

@@ -37,6 +37,22 @@ RECIPES: dict[str, Recipe | Study] = {
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
 
 
+_SHORT = {"bir": "brain-inspired-replay", "multiband": "multiband-vae"}
+
+
+def full_name(recipe: str) -> str:
+    """The name of a recipe, which may begin with a method's short name: "bir-permuted".
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    short, _, rest = recipe.partition("-")
+    for name in (recipe, f"{_SHORT.get(short, short)}-{rest}"):
+        if name in RECIPES:
+            return name
+    raise unknown("recipe", recipe, RECIPES)
+
+
 def default_preset(stream: str) -> str | None:
     """The preset that a stream gets when none is named; None: the methods' own defaults."""
     return "digits" if stream in PRESETS["digits"].columns else _DEFAULTS.get(stream)

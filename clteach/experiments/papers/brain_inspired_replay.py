@@ -180,14 +180,14 @@ def _cifar100(summary: str, scenario: str) -> Recipe:
 
 
 RECIPES: dict[str, Recipe | Study] = {
-    "bir-split-mnist": Recipe(
+    "brain-inspired-replay-split-mnist": Recipe(
         "brain-inspired replay on split MNIST; the methods it is compared with are in split-mnist",
         "split-mnist",
         ("2022", "2020"),
         {"BI-R": ROWS["BI-R"]},
         paper_seeds=20,
     ),
-    "bir-replay-number": Recipe(
+    "brain-inspired-replay-number": Recipe(
         "brain-inspired replay on split MNIST with fewer and more replayed samples per step",
         "split-mnist",
         ("2022", "2020"),
@@ -199,7 +199,7 @@ RECIPES: dict[str, Recipe | Study] = {
         scenarios=("class",),
         axis="replayed samples per step",
     ),
-    "bir-generator-size": Recipe(
+    "brain-inspired-replay-generator-size": Recipe(
         "brain-inspired replay on split MNIST with smaller and larger decoders",
         "split-mnist",
         ("2022", "2020"),
@@ -211,7 +211,7 @@ RECIPES: dict[str, Recipe | Study] = {
         scenarios=("class",),
         axis="units per hidden layer of the decoder",
     ),
-    "bir-reinit": Recipe(
+    "brain-inspired-replay-reinit": Recipe(
         "keep only replay: all weights are forgotten before every task of split MNIST",
         "split-mnist",
         ("2022", "2020"),
@@ -219,7 +219,7 @@ RECIPES: dict[str, Recipe | Study] = {
         scenarios=("class",),
         axis="variant",
     ),
-    "bir-reinit-digits": Recipe(
+    "brain-inspired-replay-reinit-digits": Recipe(
         "keep only replay: all weights are forgotten before every task of the bundled digits, in minutes",
         "split-digits",
         ("digits",),
@@ -227,7 +227,7 @@ RECIPES: dict[str, Recipe | Study] = {
         scenarios=("class",),
         axis="variant",
     ),
-    "bir-ablation": Recipe(
+    "brain-inspired-replay-ablation": Recipe(
         "each change of brain-inspired replay added to generative replay, and taken from the whole, on split MNIST",
         "split-mnist",
         ("2022",),
@@ -241,7 +241,7 @@ RECIPES: dict[str, Recipe | Study] = {
         axis="variant",
         deviations=("the paper's Fig. 8 is about permuted MNIST and CIFAR-100, not split MNIST",),
     ),
-    "bir-permuted": Recipe(
+    "brain-inspired-replay-permuted": Recipe(
         "a hundred permutations of MNIST: brain-inspired replay beside SI and online EWC, task after task",
         "permuted-mnist",
         ("2020",),
@@ -250,8 +250,8 @@ RECIPES: dict[str, Recipe | Study] = {
         paper_seeds=5,
         deviations=LONG_TESTS,
     ),
-    "bir-permuted-small": Recipe(
-        "bir-permuted in little: 20 permutations, small networks, a few hundred steps for each",
+    "brain-inspired-replay-permuted-small": Recipe(
+        "brain-inspired-replay-permuted in little: 20 permutations, small networks, a few hundred steps for each",
         "permuted-mnist",
         ("2020",),
         {
@@ -273,12 +273,14 @@ RECIPES: dict[str, Recipe | Study] = {
             *LONG_TESTS,
         ),
     ),
-    "bir-cifar100": _cifar100(
+    "brain-inspired-replay-cifar100": _cifar100(
         "split CIFAR-100, 80 classes in 10 tasks, every method behind convolutions that were trained on the other 20",
         "class",
     ),
-    "bir-cifar100-task": _cifar100("bir-cifar100 with the task known, so that XdG can take part", "task"),
-    "bir-generator-quality": Study(
+    "brain-inspired-replay-cifar100-task": _cifar100(
+        "brain-inspired-replay-cifar100 with the task known: XdG can take part", "task"
+    ),
+    "brain-inspired-replay-generator-quality": Study(
         "what is dreamed at the end of split MNIST, Class-IL: by generative replay, with single changes, and by BI-R",
         dreams,
         {

@@ -283,7 +283,7 @@ RECIPES: dict[str, Recipe | Study] = {
             "the VAE has the networks and the schedule of Multiband VAE",
         ),
     ),
-    "replay-models-split-mnist": Recipe(
+    "dream-replay-split-mnist": Recipe(
         "one classifier, replay from different generators, split MNIST",
         "split-mnist",
         ("2022",),

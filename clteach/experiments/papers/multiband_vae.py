@@ -47,20 +47,20 @@ PRESETS: dict[str, Preset] = {
 }
 
 RECIPES: dict[str, Recipe | Study] = {
-    "multiband-split-digits": Recipe(
+    "multiband-vae-split-digits": Recipe(
         "generators on the bundled digits, in minutes",
         "split-digits",
         ("digits",),
         GENERATORS,
     ),
-    "multiband-split-mnist": Recipe(
+    "multiband-vae-split-mnist": Recipe(
         "generators on split MNIST (5 tasks), at the settings of Multiband VAE",
         "split-mnist",
         ("multiband",),
         GENERATORS,
         evaluate_on="valid",
     ),
-    "multiband-dirichlet-mnist": Recipe(
+    "multiband-vae-dirichlet-mnist": Recipe(
         "generators on MNIST dealt out to 10 tasks by Dirichlet shares (α = 1), at the settings of Multiband VAE",
         "dirichlet-mnist",
         ("multiband",),
