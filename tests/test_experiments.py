@@ -95,8 +95,8 @@ def test_a_finished_job_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 FINETUNE = """
 data.catalogue data.dataset data.own_data data.tasks errors learners.generator learners.learner learners.optim
-learners.penalty methods.finetune metrics.generation metrics.judge models.frozen models.nets progress seeding storage
-training.checkpoint training.loop training.run training.start
+learners.penalty methods.finetune metrics.generation metrics.judge models.frozen models.nets progress seeding settings
+storage training.checkpoint training.loop training.run training.start
 """.split()
 
 

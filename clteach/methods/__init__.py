@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -70,14 +71,23 @@ def build(name: str, spec: Spec, cfg: Any = None, seed: int = 0, **settings: Any
         **settings: fields of the method's ``Config``.
 
     Raises:
-        ConfigError: unknown method or setting, or a scenario the method does not support.
+        ConfigError: unknown method or setting, a scenario the method does not support, or more than memory holds.
     """
     cls = method(name)
     if settings:
         if cfg is not None:
             raise ConfigError("give either cfg or its fields as keywords, not both.")
         cfg = configure(cls, settings)
-    return cls.make(spec, cfg, seed)
+    try:
+        return cls.make(spec, cfg, seed)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or "out of memory"
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", reason):
+            raise
+        raise ConfigError(
+            f"{name}: a learner with these settings does not fit into memory ({reason}). Expected networks and memories "
+            "that do: choose fewer units or samples."
+        ) from error
 
 
 def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:
