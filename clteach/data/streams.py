@@ -180,39 +180,50 @@ def dirichlet(
         validation, active_units, seed: as in `split`.
 
     Raises:
-        ConfigError: alpha or tasks out of range, or no draw in 1000 gave every task samples.
+        ConfigError: alpha or tasks out of range, fewer samples than tasks, or no draw gave every task samples.
     """
     if tasks < 1 or not alpha > 0:
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
     rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
+    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `_build` refuses
+    least = 2 if holds_out else 1  # training samples of a task
+    most = min(len(dataset.y_train) // least, len(dataset.y_test))
+    if tasks > most:
+        raise ConfigError(
+            f"tasks={tasks}: {dataset.name!r} has {len(dataset.y_train)} training and {len(dataset.y_test)} test samples, "
+            f"and every task needs at least {least} and 1 of them. Choose at most {most} tasks."
+        )
 
-    def enough(parts: list[Tensor]) -> bool:
-        """Are there training samples in a task of these classes, and held-out ones if any are asked for?"""
-        total = sum(map(len, parts))
-        if not 0 < validation < 1:  # nothing is held out, or `_build` refuses
-            return total > 0
-        return 0 < sum(round(validation * len(rows)) for rows in parts) < total
+    def cuts(labels: Tensor, shares: np.ndarray) -> np.ndarray:
+        """(n, tasks + 1): the samples of class c that task t gets are those from [c, t] to [c, t + 1]."""
+        sizes = torch.bincount(labels, minlength=n).numpy()[:, None]
+        inner = np.round(np.cumsum(shares, 1)[:, :-1] * sizes).astype(int)
+        return np.hstack([np.zeros_like(sizes), inner, sizes])
 
-    def deal(labels: Tensor, shares: np.ndarray) -> list[list[Tensor]]:
-        groups: list[list[Tensor]] = [[] for _ in range(tasks)]
-        for c in range(n):
-            rows = (labels == c).nonzero().flatten()
-            cuts = np.round(np.cumsum(shares[c])[:-1] * len(rows)).astype(int)
-            for t, part in enumerate(np.split(np.arange(len(rows)), cuts)):
-                groups[t].append(rows[torch.from_numpy(part)])
-        return groups
+    def enough(train: np.ndarray, test: np.ndarray) -> bool:
+        """Has every task training and test samples, and held-out ones if any are asked for? Counts (n, tasks) of each."""
+        total, held = train.sum(0), np.round(validation * train).sum(0) if holds_out else None
+        fits = total > 0 if held is None else (held > 0) & (held < total)
+        return bool(fits.all() and test.sum(0).all())
 
-    for _ in range(1000):
+    def deal(labels: Tensor, cuts: np.ndarray) -> list[list[Tensor]]:
+        of_class = [(labels == c).nonzero().flatten() for c in range(n)]
+        return [[rows[cuts[c, t] : cuts[c, t + 1]] for c, rows in enumerate(of_class)] for t in range(tasks)]
+
+    # A draw is only counted, and many tasks have fewer draws: a search that cannot succeed must not take minutes.
+    draws = max(1, min(1000, 10**7 // (n * tasks)))
+    for _ in range(draws):
         shares = rng.dirichlet(np.full(tasks, alpha / tasks), size=n)  # (classes, tasks)
-        train, test = deal(dataset.y_train, shares), deal(dataset.y_test, shares)
-        if all(enough(parts) for parts in train) and all(sum(map(len, parts)) for parts in test):
+        train_cuts, test_cuts = cuts(dataset.y_train, shares), cuts(dataset.y_test, shares)
+        if enough(np.diff(train_cuts), np.diff(test_cuts)):
             break
     else:
         raise ConfigError(
             f"alpha={alpha} with {tasks} tasks leaves a task of {dataset.name!r} without training, test or validation "
-            "samples in each of 1000 draws. Choose a larger alpha or fewer tasks."
+            f"samples in each of {draws} draws. Choose a larger alpha or fewer tasks."
         )
+    train, test = deal(dataset.y_train, train_cuts), deal(dataset.y_test, test_cuts)
     present = [[c for c in range(n) if len(train[t][c]) or len(test[t][c])] for t in range(tasks)]
     if scenario == "class":
         groups, units = present, tuple(tuple(group) for group in present)
