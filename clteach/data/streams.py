@@ -42,6 +42,8 @@ def split(
     *,
     tasks: int | None = None,
     classes: Sequence[Sequence[int]] | None = None,
+    first: int | None = None,
+    then: int | None = None,
     class_order: str | Sequence[int] = "natural",
     validation: float = 0.0,
     active_units: str = "seen",
@@ -52,9 +54,11 @@ def split(
     Args:
         dataset: the data.
         scenario: "task", "domain" or "class".
-        tasks: number of tasks; the number of classes must divide by it. Default: 5, or as `classes` says.
+        tasks: number of tasks; the number of classes must divide by it. Default: 5, or as the next three say.
         classes: instead of `tasks`, the classes of each task, e.g. ``[[0, 1, 2], [7], [3, 4]]``.
-        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes.
+        first: instead of `tasks`, the number of classes of task 1 (PyCIL's ``init_cls``); None: as many as `then`.
+        then: the number of classes of every later task (PyCIL's ``increment``); the last one gets what is left.
+        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes. Not with `classes`.
         validation: share of each class's training samples held out in ``task.valid``, in [0, 1).
         active_units: see `Spec`.
         seed: seed of the class order and of the validation split.
@@ -66,15 +70,16 @@ def split(
     n_classes = dataset.n_classes
     rng = np.random.default_rng(whole_seed(seed))
     if classes is None:
+        sizes = class_counts(n_classes, tasks, first, then, dataset.name)
         order = _class_order(class_order, n_classes, rng)
-        n_tasks = 5 if tasks is None else tasks
-        if n_tasks < 1 or n_classes % n_tasks:
-            raise ConfigError(
-                f"{n_classes} classes of {dataset.name!r} do not divide into {n_tasks} tasks. Choose a number of tasks "
-                f"that divides {n_classes}, or name the classes of each task: classes=[[0, 1], [2], ...]."
-            )
-        groups = [list(group) for group in np.split(np.asarray(order), n_tasks)]
+        groups = [list(group) for group in np.split(np.asarray(order), np.cumsum(sizes)[:-1])]
+        n_tasks = len(groups)
     else:
+        if first is not None or then is not None or tasks not in (None, len(classes)):
+            raise ConfigError(
+                f"classes={[list(group) for group in classes]} beside tasks={tasks}, first={first}, then={then}: expected "
+                "one of them to say how many tasks there are. Leave the others out."
+            )
         groups = [list(group) for group in classes]
         flat = [c for group in groups for c in group]
         wrong = [c for c in flat if not 0 <= c < n_classes] or [c for c in flat if flat.count(c) > 1]
@@ -95,6 +100,46 @@ def split(
 
     train, test = rows_of(dataset.y_train), rows_of(dataset.y_test)
     return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+
+
+def class_counts(
+    n_classes: int, tasks: int | None = None, first: int | None = None, then: int | None = None, name: str = ""
+) -> list[int]:
+    """How many classes each task has: as many in each of `tasks`, or `first` and `then` as many as `then` again and again.
+
+    Args:
+        n_classes: number of classes.
+        tasks, first, then: as in `split`; all None: 5 tasks.
+        name: of the data set, for the errors.
+
+    Raises:
+        ConfigError: the classes do not divide, or there are too few.
+    """
+    if first is None and then is None:
+        n_tasks = 5 if tasks is None else tasks
+        if n_tasks < 1 or n_classes % n_tasks:
+            dividing = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
+            raise ConfigError(
+                f"{n_classes} classes of {name!r} do not divide into {n_tasks} tasks. Choose a number of tasks out of "
+                f"{', '.join(map(str, dividing))}, or set the classes of each task (classes), or the number of classes of "
+                "the first and of every later task (first, then)."
+            )
+        return [n_classes // n_tasks] * n_tasks
+    start = then if first is None else first
+    if start is None or start < 1 or start > n_classes or (then is None and start < n_classes) or (then or 1) < 1:
+        raise ConfigError(
+            f"first={first}, then={then}: expected numbers of classes, of the first task and of every later one, that "
+            f"{name!r} has ({n_classes} classes in all). Set both; without first, all tasks have as many as then."
+        )
+    sizes = [start]
+    while (left := n_classes - sum(sizes)) > 0:
+        sizes.append(min(then or left, left))
+    if tasks not in (None, len(sizes)):
+        raise ConfigError(
+            f"tasks={tasks}, but first={first} and then={then} make {len(sizes)} tasks of {n_classes} classes. Leave tasks "
+            "out."
+        )
+    return sizes
 
 
 @converted(**EXPECTED)
