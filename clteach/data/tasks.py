@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,14 @@ class Spec:
             raise ConfigError(f"unknown scenario {self.scenario!r}. Expected one of {', '.join(SCENARIOS)}.")
         if self.active_units not in ("seen", "all"):
             raise ConfigError(f"unknown active_units {self.active_units!r}. Expected 'seen' or 'all'.")
+        if self.scenario != "class":
+            alone = (self.active_table(1).sum(1) == 1).nonzero().flatten().tolist()
+            if alone:
+                raise ConfigError(
+                    f"task {alone[0] + 1} has one class, and in {self.scenario.capitalize()}-IL nothing competes with it: "
+                    "every answer is right, whatever was learned. Expected at least two classes per task, or the scenario "
+                    "'class', where one is fine."
+                )
 
     @property
     def pixels(self) -> int:
@@ -94,9 +103,10 @@ class Spec:
     def active_table(self, seen: int) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the active units of a sample of task i."""
         table = self.task_units()
-        if self.scenario != "class":
+        if self.scenario == "task":
             return table
-        known = table if self.active_units == "all" else table[:seen]
+        # In Domain-IL the task is unknown, so a sample competes over all units also where its own task has fewer.
+        known = table[:seen] if self.scenario == "class" and self.active_units == "seen" else table
         return known.any(0, keepdim=True).repeat(self.n_tasks, 1)
 
     def replay_masks(self, seen: int) -> Tensor:
@@ -186,6 +196,21 @@ class Stream:
     spec: Spec
     tasks: tuple[Task, ...]
     fingerprint: str
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before reading scores on this stream: where one cannot be wrong, whatever was learned."""
+        found = []
+        if len(self) > 1 and int(self.spec.active_table(1)[0].sum()) == 1:
+            found.append(
+                "task 1 has one class, which competes with no other until task 2: its accuracy after task 1 is 100 % "
+                "whatever was learned, and so is its learning accuracy (with active_units='all' all classes compete)"
+            )
+        for task in self:
+            tested = task.test.y.unique().numel()
+            if tested == 1 and len(task.classes) > 1:
+                found.append(f"task {task.index + 1} is tested on one of its {len(task.classes)} classes alone")
+        return tuple(found)
 
     def __len__(self) -> int:
         return len(self.tasks)

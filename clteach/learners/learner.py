@@ -31,14 +31,17 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from clteach.data.tasks import Batch, Data, Spec, Stream
-from clteach.errors import ConfigError, unknown
+from clteach.errors import ConfigError, DivergedError, unknown
 from clteach.learners.optim import adam, constant
 from clteach.learners.penalty import Quadratic
+from clteach.models.frozen import in_eval_mode
 from clteach.models.nets import mlp
 from clteach.seeding import seeded, whole_seed
 
 Noise = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
+NetMaker = Callable[[tuple[int, ...], int], nn.Module]
+"""Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
 
 
 class Phase(NamedTuple):
@@ -59,9 +62,10 @@ class Learner(nn.Module):
         spec: the stream's specification.
         cfg: the method's settings; None: the defaults.
         seed: seed of the initial weights.
+        net: makes a network of one's own (see `NetMaker`), for methods that take one; None: the method's.
 
     Raises:
-        ConfigError: the method does not support the scenario, or features as inputs.
+        ConfigError: the method does not support the scenario, or features as inputs, or takes no network.
     """
 
     @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Learner(nn.Module):
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
     takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
+    takes_net: ClassVar[bool] = False  # can it be given a network of one's own?
     measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.accuracy.MEASURES`
     active_now: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
     log_active_now: Tensor  # (n_tasks, n_out) the same as 0 and -inf, to be added to logits: cheaper than filling
@@ -98,12 +103,16 @@ class Learner(nn.Module):
     opts: dict[str, Optimizer]
     penalty: Quadratic | None
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__()
-        self.spec, self.seed = spec, whole_seed(seed)
+        self.spec, self.seed, self.own_net = spec, whole_seed(seed), net
         self.cfg: Any = self.checked(spec, cfg)
         self.t = -1  # the task being learned; -1: none yet
         self.phase: Phase | None = None
+        if net is not None and not self.takes_net:
+            raise ConfigError(
+                f"{self.name} makes its networks itself. Leave net= out, or choose a method that takes one."
+            )
         self.opts = {}
         self.penalty = None
         self.register_buffer("active_now", spec.active_table(1))
@@ -133,9 +142,9 @@ class Learner(nn.Module):
         return cfg
 
     @classmethod
-    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> Learner:
         """The learner that these settings ask for: one of this class, unless a setting chooses between several."""
-        return cls(spec, cfg, seed)
+        return cls(spec, cfg, seed) if net is None else cls(spec, cfg, seed, net)
 
     @property
     def device(self) -> torch.device:
@@ -216,12 +225,29 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, t: int, data: Data) -> float:
-        """Accuracy in [0, 1] on data of task t, among the units active now."""
+        """Accuracy in [0, 1] on data of task t, among the units active now.
+
+        Raises:
+            DivergedError: logits that are no finite numbers. Their largest is the first one, so the score would be that of
+                chance and look like a result.
+        """
         correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        finite = torch.ones((), dtype=torch.bool, device=data.device)
         for batch in data.batches():
-            logits = self.predict(batch.x, batch.task).masked_fill(~self.active_now[batch.task], -torch.inf)
+            logits = self.predict(batch.x, batch.task)
+            finite &= logits.isfinite().all()
+            logits = logits.masked_fill(~self.active_now[batch.task], -torch.inf)
             correct += (logits.argmax(1) == batch.y).sum()
+        if not bool(finite):
+            raise self.diverged(f"its answers on task {t + 1} are not finite")
         return float(correct) / len(data)
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error for a training that blew up; `what` says how it shows."""
+        return DivergedError(
+            f"{self.name}, seed {self.seed}: training diverged, {what}. Expected numbers: choose a smaller learning rate "
+            f"than lr={self.cfg.lr:g}, or a weaker penalty where the method has one."
+        )
 
     # --- state ---
 
@@ -252,13 +278,10 @@ class Learner(nn.Module):
             "spec": dataclasses.asdict(self.spec),
             "cfg": dataclasses.asdict(self.cfg),
             "seed": self.seed,
+            **({} if self.own_net is None else {"net": net_name(self.own_net)}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(about))  # tuples become lists, as they would in a file
         return plain
-
-
-NetMaker = Callable[[tuple[int, ...], int], nn.Module]
-"""Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
 
 
 class Classifier(Learner):
@@ -267,17 +290,28 @@ class Classifier(Learner):
     Args:
         spec, cfg, seed: as in `Learner`.
         net: makes the network; None: an MLP with the layers of `Config.hidden`.
+        reads: shape of what the network reads, where that is not the input itself; None: `spec.shape`.
     """
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
-        super().__init__(spec, cfg, seed)
+    takes_net = True
+
+    def __init__(
+        self,
+        spec: Spec,
+        cfg: Any = None,
+        seed: int = 0,
+        net: NetMaker | None = None,
+        reads: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(spec, cfg, seed, net)
+        self.reads = spec.shape if reads is None else reads
         with seeded(seed, "classifier"):
-            self.net = self.make_net() if net is None else net(spec.shape, spec.n_out)
-        self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+            self.net = self.make_net() if net is None else made(net, self.reads, spec.n_out)
+        self.opts["classifier"] = adam([p for p in self.net.parameters() if p.requires_grad], self.cfg.lr)
 
     def make_net(self) -> nn.Module:
         """The network, with new weights."""
-        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
+        return mlp(self.reads, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
@@ -313,3 +347,30 @@ def total(losses: Losses) -> Tensor:
     """() the sum of the loss terms."""
     first, *rest = losses.values()
     return sum(rest, start=first)
+
+
+def made(net: NetMaker, shape: tuple[int, ...], n_out: int) -> nn.Module:
+    """The network that a maker of the user's own makes, tried on one input.
+
+    Raises:
+        ConfigError: no module, or one that does not make (1, n_out) logits of (1, *shape) inputs.
+    """
+    module = net(shape, n_out)
+    expected = f"expected an nn.Module that makes (B, {n_out}) logits of inputs (B, {', '.join(map(str, shape))})"
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"net= {net_name(net)} made a {type(module).__name__}: {expected}.")
+    try:
+        with torch.no_grad(), in_eval_mode(module):
+            found = tuple(module(torch.zeros(1, *shape)).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ConfigError(
+            f"the network that {net_name(net)} made failed on one input ({error}): {expected}."
+        ) from error
+    if found != (1, n_out):
+        raise ConfigError(f"the network that {net_name(net)} made gives {found} of one input: {expected}.")
+    return module
+
+
+def net_name(net: NetMaker) -> str:
+    """What a maker of networks is called, in files and messages."""
+    return f"{getattr(net, '__module__', '?')}.{getattr(net, '__qualname__', type(net).__name__)}"

@@ -6,6 +6,7 @@ states and the position. So a run that was killed and resumed ends with bit-iden
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Data, Shuffle, Stream
 from clteach.learners.generator import PureGenerator
-from clteach.learners.learner import Learner, Phase
+from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
@@ -42,6 +43,7 @@ def train(
     evaluate_on: str = "test",
     quality: bool = False,
     compile: bool | str = False,
+    net: NetMaker | None = None,
     **settings: Any,
 ) -> Run:
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
@@ -63,13 +65,15 @@ def train(
             a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
             pays off in long runs only, mostly on a GPU.
+        net: with a method's name, makes a network of one's own, see `clteach.build`.
         **settings: fields of the method's Config when `learner` is a name.
 
     Returns:
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work.
+        ConfigError: arguments that cannot work, or a learner that has been trained already.
+        DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged or belongs to another experiment.
     """
     plan = Plan(
@@ -86,7 +90,7 @@ def train(
         quality,
     )
     plan.check(stream)
-    learner = built(learner, stream, plan, settings)
+    learner = built(learner, stream, plan, net, settings)
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan), Position()
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
@@ -133,7 +137,10 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
 
                 last = at.step == phase.steps
                 if at.window == plan.log_every or last:
-                    run.losses.append({"task": t, "phase": phase.name, "step": at.step, **at.means()})
+                    means = at.means()
+                    if not all(map(math.isfinite, means.values())):
+                        raise learner.diverged(f"its loss in task {t + 1}, step {at.step}, is not finite")
+                    run.losses.append({"task": t, "phase": phase.name, "step": at.step, **means})
                     if plan.progress is not None:
                         plan.progress(at.done, total, f"task {t + 1} of {len(stream)}")
                 evaluating = plan.eval_every > 0 and at.done % plan.eval_every == 0
