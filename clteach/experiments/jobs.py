@@ -25,7 +25,7 @@ import torch
 
 from clteach.data.streams import make_stream
 from clteach.data.tasks import Stream
-from clteach.errors import ClteachError, ConfigError, unknown
+from clteach.errors import ClteachError, ConfigError, DivergedError, unknown
 from clteach.experiments.provenance import canonical, checkout, code, machine
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner
@@ -34,6 +34,7 @@ from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
 from clteach.storage import write_json
 from clteach.training.loop import train
+from clteach.training.run import Run
 from clteach.training.start import resolve_device
 
 Result = dict[str, Any]
@@ -155,12 +156,13 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
         ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
         name instead (``fid``, ``average_fid``) and says so in ``measure``; a pure generator also has all its measures,
-        ``quality``: {measure: (T, T)}.
+        ``quality``: {measure: (T, T)}. ``notes`` say where a score cannot be wrong (`Stream.notes`). Of a training that
+        diverged there are no scores: they are None, and ``diverged`` says what happened.
     """
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
     commit = checkout()  # of the code that runs, not of what is committed meanwhile
-    threads = torch.get_num_threads()
+    threads, run, diverged = torch.get_num_threads(), None, None
     torch.set_num_threads(1)
     try:
         stream = job.make_stream(job.seed)
@@ -177,28 +179,44 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
             quality=issubclass(cls, PureGenerator),
             progress=to_file(folder / "progress"),
         )
+    except DivergedError as error:  # one setting of many that was too bold must not end the others
+        diverged = str(error)
     finally:
         torch.set_num_threads(threads)
-    if keep:
+    if keep and run is not None:
         run.save(folder)
-    numbers = run.numbers()
     result = {
         "job": json.loads(canonical(asdict(job))),  # lists for tuples, as when it is read back
         "device": machine(resolve_device(job.device).type),
         "commit": commit,
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
-        f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
-        "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,
-        **({"quality": numbers["quality"]} if run.quality else {}),
-        cls.measure: numbers["accuracy"],
-        "initial": numbers["initial"],
-        "seconds": sum(run.seconds),
-        "iterations_per_second": run.iterations_per_second,
+        **(_scores(run, cls.measure) if run is not None else _no_scores(str(diverged), cls.measure)),
         "fingerprint": stream.fingerprint,
+        **({"notes": list(stream.notes)} if stream.notes else {}),
     }
     write_json(folder / "result.json", result)
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _scores(run: Run, measure: str) -> Result:
+    numbers = run.numbers()
+    return {
+        f"average_{measure}": average_score(run.accuracy, measure),
+        "forgetting": forgetting(run.accuracy, measure) if len(run.accuracy) > 1 else None,
+        **({"quality": numbers["quality"]} if run.quality else {}),
+        measure: numbers["accuracy"],
+        "initial": numbers["initial"],
+        "seconds": sum(run.seconds),
+        "iterations_per_second": run.iterations_per_second,
+    }
+
+
+def _no_scores(diverged: str, measure: str) -> Result:
+    nothing = dict.fromkeys(
+        (f"average_{measure}", "forgetting", measure, "initial", "seconds", "iterations_per_second")
+    )
+    return {**nothing, "diverged": diverged}
 
 
 def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:

@@ -101,6 +101,7 @@ def train(
             learner.enter(0, Phase("initial", 0))
             run.initial = _evaluated(learner, plan.held_out(stream))
         _loop(run, at, stream, plan)
+    learner.eval()  # whoever uses it now has batch norm and dropout of a network of their own as they should be
     return run
 
 

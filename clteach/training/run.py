@@ -138,4 +138,4 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
         learner.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold a learner of this version ({error}).") from error
-    return learner
+    return learner.eval()
