@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,16 +24,18 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
+from clteach.data.extractors import EXTRACTORS
 from clteach.data.streams import make_stream
 from clteach.data.tasks import Stream
 from clteach.errors import ClteachError, ConfigError, DivergedError, unknown
-from clteach.experiments.provenance import canonical, checkout, code, machine
+from clteach.experiments.provenance import canonical, checkout, machine
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner
 from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
 from clteach.storage import write_json
+from clteach.training.code import code
 from clteach.training.loop import train
 from clteach.training.run import Run
 from clteach.training.start import resolve_device
@@ -81,6 +84,7 @@ class _Plan(NamedTuple):
     folder: Path
     steps: int  # of all tasks and phases
     cost: int  # grows with the time the job will take
+    code: str | None  # fingerprint of what it executes
 
 
 def run_jobs(
@@ -133,7 +137,9 @@ def run_jobs(
         Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo
     ]
     with board(watched, show):
-        done = _dispatch([(p.job, method(p.job.method), p.folder, keep) for p in todo], n_jobs, backend, address)
+        done = _dispatch(
+            [(p.job, method(p.job.method), p.folder, keep, p.code) for p in todo], n_jobs, backend, address
+        )
     for plan, result in zip(todo, done, strict=True):
         results[plan.folder] = result
         (plan.folder / "progress").unlink(missing_ok=True)
@@ -142,7 +148,7 @@ def run_jobs(
     return [{**(results[plan.folder] or {}), "read_back": plan.folder not in waiting} for plan in plans]
 
 
-def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> Result:
+def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, source: str | None = None) -> Result:
     """Train one job with one thread in this process, and write ``result.json`` into its folder.
 
     Args:
@@ -150,6 +156,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         cls: the method's class: another process has not registered a method of the user's own.
         folder: the job's folder; a checkpoint in it is resumed.
         keep: also write the trained model there.
+        source: fingerprint of the code, see `clteach.training.code`: another process may not find the source.
 
     Returns:
         ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
@@ -175,6 +182,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
             seed=job.seed,
             device=job.device,
             checkpoint=checkpoint,
+            code=source,
             evaluate_on=job.evaluate_on,
             quality=issubclass(cls, PureGenerator),
             progress=to_file(folder / "progress"),
@@ -192,11 +200,20 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
         **(_scores(run, cls.measure) if run is not None else _no_scores(str(diverged), cls.measure)),
         "fingerprint": stream.fingerprint,
-        **({"notes": list(stream.notes)} if stream.notes else {}),
+        **({"notes": notes} if (notes := [*stream.notes, *_unread(cls, source)]) else {}),
     }
     write_json(folder / "result.json", result)
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _unread(cls: type[Learner], source: str | None) -> list[str]:
+    if source is not None:
+        return []
+    return [
+        f"the source of {cls.__name__} cannot be found, so nobody can tell whether a finished run is of the same code: "
+        "it was trained anew. Define the class in a file or in a notebook to have runs read back and resumed."
+    ]
 
 
 def _scores(run: Run, measure: str) -> Result:
@@ -243,15 +260,18 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
             sizes[key] = steps, size, learner.describe().get("extractor")
         steps, size, extractor = sizes[key]  # a file of weights may change under its name: this is what is in it
-        identity = canonical([asdict(job), stream.fingerprint, extractor, _code(cls)])
+        source = _code(cls, job.settings.get("extractor"))
+        # Without its source nobody can tell whether a class is the one that made a finished run: a folder of its own.
+        anew = {} if source is not None else {"anew": uuid.uuid4().hex}
+        identity = canonical([asdict(job), stream.fingerprint, extractor, source, anew])
         identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
-        plans.append(_Plan(job, out / "runs" / name, steps, steps * size))
+        plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source))
     return plans
 
 
-def _code(cls: type[Learner]) -> str:
-    return code(cls.__module__)
+def _code(cls: type[Learner], extractor: str | None = None) -> str | None:
+    return code(cls, *([] if extractor is None else [EXTRACTORS[extractor]]))
 
 
 def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:

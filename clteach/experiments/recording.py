@@ -12,6 +12,7 @@ import json
 import platform
 import shlex
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,12 @@ from clteach.errors import ConfigError, unknown
 from clteach.experiments import papers
 from clteach.experiments.agreement import compare, published
 from clteach.experiments.jobs import Job, check_place, run_jobs
-from clteach.experiments.provenance import checkout, code, in_turn, machine, together
+from clteach.experiments.provenance import checkout, in_turn, machine, together
 from clteach.experiments.recipe import Recipe, Study, chosen
 from clteach.experiments.summary import statistics, summarise
 from clteach.methods import METHODS, fitting
 from clteach.storage import write_json
+from clteach.training.code import code
 from clteach.version import __version__
 
 
@@ -167,7 +169,7 @@ def _reproduce_study(
     started, commit = time.perf_counter(), checkout()
     files, todo = [], []
     for row, seed in itertools.product(study.rows.values(), range(n_seeds)):
-        identity = json.dumps([code(study.run.__module__), dict(row), steps, seed], sort_keys=True)
+        identity = json.dumps([code(study.run) or uuid.uuid4().hex, dict(row), steps, seed], sort_keys=True)
         file = out / "runs" / name / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
         files.append(file)
         if fresh or not file.exists():

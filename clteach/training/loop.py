@@ -23,6 +23,7 @@ from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
 from clteach.training.checkpoint import Position, restore, save
+from clteach.training.code import code as fingerprint
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
@@ -43,6 +44,7 @@ def train(
     evaluate_on: str = "test",
     quality: bool = False,
     compile: bool | str = False,
+    code: str | None = None,
     net: NetMaker | None = None,
     **settings: Any,
 ) -> Run:
@@ -65,6 +67,7 @@ def train(
             a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
             pays off in long runs only, mostly on a GPU.
+        code: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
         net: with a method's name, makes a network of one's own, see `clteach.build`.
         **settings: fields of the method's Config when `learner` is a name.
 
@@ -74,7 +77,7 @@ def train(
     Raises:
         ConfigError: arguments that cannot work, or a learner that has been trained already.
         DivergedError: losses or answers are no finite numbers any more.
-        CheckpointError: `checkpoint` is damaged or belongs to another experiment.
+        CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
     plan = Plan(
         steps,
@@ -94,6 +97,8 @@ def train(
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan), Position()
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
+        if plan.checkpoint is not None:
+            at.code = fingerprint(type(learner), learner.own_net) if code is None else code
         if plan.checkpoint is not None and plan.checkpoint.exists():
             restore(plan.checkpoint, run, at)
         else:
