@@ -28,7 +28,7 @@ from clteach.results.footprint import Footprint, footprint, keeps_data, passing
 from clteach.seeding import generator
 from clteach.training.learner_checks import quick, toy_data
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPEC = Spec((1, 8, 8), 5, 10, "class", tuple((2 * t, 2 * t + 1) for t in range(5)))
 NETWORK = 64 * 7 + 7 + 7 * 10 + 10  # weights of a network with one hidden layer of 7
 
