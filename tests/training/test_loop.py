@@ -78,8 +78,7 @@ class TwoPhases(Classifier):
         return {"current": self.cross_entropy(self.net(x), batch), "size": 1e-3 * self.net[-1].weight.square().sum()}
 
 
-def test_phases_resume_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "two-phases", TwoPhases)
+def test_phases_resume_and_report(tmp_path: Path) -> None:
     stream = split(toy_data(), "class", tasks=2)
     reports: list[tuple[int, int, str]] = []
     options: dict[str, Any] = {"steps": 4, "batch_size": 5, "log_every": 2, "eval_every": 3, "device": "cpu"}
