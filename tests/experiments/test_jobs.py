@@ -199,7 +199,7 @@ def test_missing_data_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         "clteach.data.catalogue._read_torchvision", lambda *_, **__: (_ for _ in ()).throw(OSError("no network"))
     )
-    with pytest.raises(DataError, match=r"mnist could not be downloaded .*\(no network\)"):
+    with pytest.raises(DataError, match=r"mnist could not be downloaded .*no network\)"):
         run_jobs([replace(TINY, stream="split-mnist")], tmp_path, n_jobs=1)
 
 

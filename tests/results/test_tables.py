@@ -18,14 +18,14 @@ from clteach.results import records
 
 
 def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = results.load("multiband_split_digits")
+    example = results.load("multiband_vae_split_digits")
     monkeypatch.setattr(records, "FOLDER", tmp_path)
     assert results.of_recipe("bir-reinit") is None
     assert results.reports("bir-reinit") == "Not recorded yet with this version: `clteach reproduce bir-reinit`.\n"
     for name, recipe, shortened in (
-        ("bir_reinit_digits", "bir-reinit-digits", False),  # begins alike, but is another recipe's
-        ("bir_reinit_a_shortened", "bir-reinit", True),
-        ("bir_reinit_b", "bir-reinit", False),
+        ("bir_reinit_digits", "brain-inspired-replay-reinit-digits", False),  # begins alike, but is another recipe's
+        ("bir_reinit_a_shortened", "brain-inspired-replay-reinit", True),
+        ("bir_reinit_b", "brain-inspired-replay-reinit", False),
     ):
         record = {**example, "name": recipe, "shortened": shortened, "command": f"the command of {name}"}
         (tmp_path / f"{name}.json").write_text(json.dumps(record))

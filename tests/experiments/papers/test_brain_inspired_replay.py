@@ -21,7 +21,7 @@ def test_brain_inspired_replay_has_no_temperature_squared_in_2022() -> None:
 
 @pytest.mark.parametrize("row", ["GR", "BI-R"])
 def test_dreams_are_judged_together_and_by_task(row: str) -> None:
-    study = RECIPES["bir-generator-quality"]
+    study = RECIPES["brain-inspired-replay-generator-quality"]
     assert isinstance(study, Study)
     small = {**study.rows[row], "vae_hidden": (32,), "hidden": (32,)}
     found = brain_inspired_replay.dreams(1, 60, stream="split-digits", column=column("digits", "split-digits"), **small)

@@ -115,7 +115,7 @@ def test_the_grid_is_what_the_sweep_of_its_record_would_try() -> None:
 
 
 def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
-    recipe = RECIPES["replay-models-split-mnist"]
+    recipe = RECIPES["dream-replay-split-mnist"]
     assert isinstance(recipe, Recipe)
     spec = split(toy_data(), "class", tasks=2).spec
     shared = set()
@@ -130,4 +130,4 @@ def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
     with pytest.raises(ConfigError, match="unknown recipe"):
         from clteach.experiments.recording import reproduce
 
-        reproduce("replay-models-split-mnst")
+        reproduce("dream-replay-split-mnst")
