@@ -1,118 +1,23 @@
-"""The table of everything: records of one stream put together, bytes counted against closed forms, cards that are true."""
+"""The table of everything: records of one stream put together, and live runs beside them."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from clteach import data, results
-from clteach.data.streams import make_stream, split
-from clteach.data.tasks import Spec
+from clteach import results
+from clteach.data.streams import split
 from clteach.errors import ConfigError
 from clteach.experiments import agreement, papers
-from clteach.learners.learner import Classifier
-from clteach.learners.replay import Memory
-from clteach.methods import METHODS, build
+from clteach.methods import METHODS
 from clteach.results import comparison, records
-from clteach.results.cards import CHAPTERS, cards
 from clteach.results.comparison import as_good, choose, collected, live, side_by_side, sources
-from clteach.results.footprint import Footprint, footprint, keeps_data, passing
-from clteach.seeding import generator
 from clteach.training.learner_checks import quick, toy_data
-
-ROOT = Path(__file__).parents[1]
-SPEC = Spec((1, 8, 8), 5, 10, "class", tuple((2 * t, 2 * t + 1) for t in range(5)))
-NETWORK = 64 * 7 + 7 + 7 * 10 + 10  # weights of a network with one hidden layer of 7
-
-
-def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any) -> Footprint:
-    return footprint(build(name, spec, hidden=(7,), **settings), samples)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "expected"),
-    [
-        ("finetune", {}, (0, 0, 0)),
-        ("joint", {}, (1000 * (64 + 16), 0, 0)),  # images as bytes, label and task as int64
-        ("er", {"per_class": 3}, (30 * (64 + 16), 0, 0)),
-        ("a-gem", {"per_class": 1}, (10 * (64 + 16), 0, 0)),
-        ("ewc", {}, (0, 2 * 4 * NETWORK + 4, 0)),  # curvature, centre and the constant of the penalty
-        ("si", {}, (0, 5 * 4 * NETWORK + 4, 0)),  # and ω, Ω, the weights at the task's start
-        ("lwf", {}, (0, 0, 4 * NETWORK)),  # a copy of the network, during a task alone
-    ],
-)
-def test_bytes_are_those_of_the_closed_form(
-    name: str, settings: dict[str, Any], expected: tuple[int, int, int]
-) -> None:
-    assert tuple(bytes_of(name, **settings)) == expected
-    assert bytes_of(name, **settings).extra == sum(expected)
-
-
-def test_bytes_of_masks_and_of_a_generator() -> None:
-    task = replace(SPEC, scenario="task")
-    assert tuple(bytes_of("xdg", task)) == (0, 4 * 5 * 7, 0)
-    vae = 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64)
-    assert tuple(bytes_of("generative-replay", z=3)) == (0, vae, 4 * NETWORK + vae)
-    hypernet = build("hypernetwork", task, hidden=(7,), chunk=42000).get_submodule("hypernet")
-    old = [hypernet.get_buffer(f"old_{name}") for name in ("last", "gram", "features")]
-    assert bytes_of("hypernetwork", task, chunk=42000).passing == sum(t.nbytes for t in old)
-    inner = footprint(build("dream-replay", SPEC, hidden=(7,)), 0)  # copies within a copy are counted once
-    assert 0 < inner.passing < inner.extra
-
-
-@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.measure == "accuracy"])
-def test_nothing_is_lost_with_what_passes(name: str) -> None:
-    """Whatever stands in the passing tensors between two tasks: the next task is learned the same."""
-    stream = split(toy_data(), METHODS[name].scenarios[-1], tasks=2)
-    first = quick(METHODS[name], stream, steps=1).learner
-    second = copy.deepcopy(first)
-    for tensor in passing(second):
-        tensor.detach().fill_(7)
-    for learner in (first, second):
-        data = learner.training_data(stream, 1)
-        for phase in learner.phases(1, 1):
-            learner.enter(1, phase)
-            learner.begin_phase(1, phase, data, generator(0, "begin"))
-            learner.step(data.batch(torch.arange(6)), learner.draw(6, generator(0, "step")))
-    states = [{id(t): t for t in (*each.parameters(), *each.buffers())} for each in (first, second)]
-    kept = [
-        [t for i, t in state.items() if i not in set(map(id, passing(each)))]
-        for state, each in zip(states, (first, second), strict=True)
-    ]
-    assert kept[0] and all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
-
-
-def test_training_changes_no_bytes_and_memory_is_the_stream_s() -> None:
-    stream = split(toy_data(), "class", tasks=2)
-    for name in ("ewc", "er", "generative-replay"):
-        trained = quick(METHODS[name], stream).learner
-        untrained = METHODS[name](stream.spec, trained.cfg)
-        assert footprint(trained, 96) == footprint(untrained, 96)
-    assert live([quick(METHODS["joint"], stream)], stream)["data"].item() == 96 * (64 + 16) / 1000
-
-
-def test_who_keeps_data() -> None:
-    class Boxed(Classifier):
-        name = "boxed"
-        summary = "a test's method"
-
-        def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-            super().__init__(spec, cfg, seed)
-            self.box = Memory(spec, 2)
-
-    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == {"joint", "er", "a-gem", "vae-joint"}
-    assert keeps_data(Boxed)
-
-
-# ------------------------------------------------------------------------------------------------------------ the table
 
 
 def test_every_recorded_accuracy_is_in_the_table() -> None:
@@ -245,42 +150,6 @@ def test_choose_and_as_good(three_records: None) -> None:
         choose(table, "all")
 
 
-# ------------------------------------------------------------------------------------------------------------ the cards
-
-
-def test_cards() -> None:
-    table = cards().set_index("name")
-    assert [*table.index] == [*METHODS]
-    assert set(table.index[table["needs the task"] == "yes"]) == {"xdg", "si-xdg", "hypernetwork"}
-    growth = table["per task (kB)"]
-    assert growth["finetune"] == growth["ewc"] == growth["lwf"] == growth["generative-replay"] == 0
-    assert growth["er"] == pytest.approx(2 * 100 * (64 + 16) / 1000)
-    assert growth["xdg"] == pytest.approx(4 * 200 / 1000)
-    assert growth["hypernetwork"] > 0
-    for stem, api in zip(table["chapter"], table["API"], strict=True):
-        chapter = re.search(r'href="([\w.]+)"', stem)
-        assert chapter is not None and (ROOT / "notebooks" / chapter[1]).is_file()
-        assert re.search(r'href="\.\./book/api\.md#clteach\.methods\.\w+\.\w+"', api)
-
-
-def test_a_method_s_chapter_speaks_of_it() -> None:
-    for module, stem in CHAPTERS.items():
-        text = (ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8")
-        names = [cls.__name__ for cls in METHODS.values() if cls.__module__.endswith(f".{module}")]
-        assert module in text or any(name in text for name in names)
-
-
-def test_outlines_are_those_of_the_data() -> None:
-    stand_in, train = data.outline("digits")
-    digits = data.load("digits")
-    assert (stand_in.shape, stand_in.classes, train) == (digits.shape, digits.classes, len(digits.x_train))
-    for scenario in ("task", "domain", "class"):
-        ours = make_stream("split-digits", scenario, stand_in, tasks=5).spec
-        assert ours == make_stream("split-digits", scenario, digits, tasks=5).spec
-    with pytest.raises(ConfigError, match="unknown data set"):
-        data.outline("nothing")
-
-
 def test_joint_training_holds_the_images_of_every_permutation() -> None:
     record = results.load("hypernetwork-permuted-mnist-shortened")
     cell = record["cells"][0] | {"method": "joint", "settings": {"hidden": [10]}}
@@ -289,13 +158,6 @@ def test_joint_training_holds_the_images_of_every_permutation() -> None:
     split_record = results.load("split-mnist-2022")
     joint = next(cell for cell in split_record["cells"] if cell["method"] == "joint")
     assert comparison._line("", split_record, joint)["data"] == 60_000 * (28 * 28 + 16) / 1000
-
-
-@pytest.mark.mnist
-def test_the_outline_of_mnist() -> None:
-    stand_in, train = data.outline("mnist")
-    mnist = data.load("mnist", download=False)
-    assert (stand_in.shape, stand_in.n_classes, train) == (mnist.shape, mnist.n_classes, len(mnist.x_train))
 
 
 def test_means_without_seeds_are_shown_without_an_interval() -> None:

@@ -228,6 +228,16 @@ def test_sweep(clteach: Command, tmp_path: Path) -> None:
     assert line["average_accuracy"] == run["average_accuracy"]
 
 
+def test_grid_has_every_combination_once() -> None:
+    assert commands.grid({"a": [1, 2], "b": [3, 4]}) == [
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    ]
+    assert commands.grid({}) == [{}]
+
+
 # ---------------------------------------------------------------------------------------------------------- errors
 
 

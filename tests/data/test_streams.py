@@ -38,13 +38,6 @@ def test_split_labels_and_active_units() -> None:
     assert bool(everything.spec.active(tasks, seen=1).all())
 
 
-def test_replay_masks_have_one_row_per_past_head_only_in_task_il() -> None:
-    data = toy_data(n_classes=6)
-    assert split(data, "task", tasks=3).spec.replay_masks(2).int().tolist() == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]
-    assert split(data, "class", tasks=3).spec.replay_masks(2).int().tolist() == [[1, 1, 1, 1, 0, 0]]
-    assert split(data, "domain", tasks=3).spec.replay_masks(2).int().tolist() == [[1, 1]]
-
-
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.sampled_from(["task", "domain", "class"]), st.sampled_from([0.0, 0.25]))
 def test_split_uses_every_sample_once_with_its_own_label(seed: int, scenario: str, validation: float) -> None:
@@ -73,16 +66,6 @@ def test_seeds() -> None:
     assert split(data, tasks=3).fingerprint != split(data, tasks=2).fingerprint
     fixed = split(data, tasks=2, class_order=[5, 0, 1, 2, 3, 4])
     assert fixed[0].classes == ("5", "0", "1")
-
-
-def test_batch_converts_bytes_and_keeps_vectors() -> None:
-    stream = split(toy_data(), tasks=2)
-    batch = stream[1].train.batch(torch.tensor([0, 3]))
-    assert batch.x.dtype == torch.float32 and batch.x.shape == (2, 1, 8, 8) and batch.task.tolist() == [1, 1]
-    row = stream[1].train.rows[3]
-    torch.testing.assert_close(batch.x[1], stream[1].train.x[row].float() / 255)
-    vectors = split(toy_data((12,)), tasks=2)[0].train
-    torch.testing.assert_close(vectors.batch(torch.tensor([2])).x[0], vectors.x[vectors.rows[2]])
 
 
 def test_permuted_pads_and_permutes_each_task_its_own_way() -> None:
@@ -137,12 +120,6 @@ def test_dirichlet_class_units_become_active_when_seen() -> None:
         active = set(stream.spec.active_table(seen)[0].nonzero().flatten().tolist())
         shown = {y for task in stream.tasks[:seen] for y in task.train.y.tolist()}
         assert shown <= active
-
-
-def test_batches_end_with_a_batch_of_one() -> None:
-    data = split(toy_data(), tasks=2)[0].train
-    sizes = [len(b.y) for b in data.subset(torch.arange(9)).batches(4)]
-    assert sizes == [4, 4, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The studies of the book: quick, the same each time, and measuring what their recipes say."""
+"""The studies of EBGAN: quick, the same each time, and measuring what their recipes say."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from clteach import results
 from clteach.cli import options
 from clteach.cli.commands import grid
 from clteach.cli.options import Sweep
-from clteach.data.catalogue import data_folder
-from clteach.data.streams import make_stream, split
+from clteach.data.streams import split
 from clteach.errors import ConfigError
-from clteach.experiments.papers import RECIPES, brain_inspired_replay, column, domain_transfer, ebgan, hypernetwork
-from clteach.experiments.papers.domain_transfer import Domain, accuracy, adapt, reduced, shifted
+from clteach.experiments.papers import RECIPES, column, ebgan
 from clteach.experiments.papers.ebgan import FINALISTS, WINNERS, trials
 from clteach.experiments.recipe import Recipe, Study
 from clteach.methods import METHODS, build, configure
 from clteach.metrics.generation import frechet_distance
-from clteach.seeding import generator
 from clteach.training.learner_checks import toy_data
 from clteach.training.loop import train
 
@@ -95,79 +92,6 @@ def test_samples_are_judged_like_the_learner_judges_them(monkeypatch: pytest.Mon
     assert all(0 <= found[share] <= 100 for share in ("precision", "recall"))
 
 
-# ------------------------------------------------------------------------------------------------------ domain transfer
-
-
-def test_mnist_is_reduced_to_means_over_blocks() -> None:
-    x = torch.rand(2, 1, 28, 28, generator=generator(0))
-    small = reduced(x)
-    assert small.shape == (2, 1, 8, 8)
-    assert float(small[1, 0, 0, 0]) == pytest.approx(float(x[1, 0, 2:5, 2:5].mean()))
-    assert float(small[0, 0, 7, 3]) == pytest.approx(float(x[0, 0, 23:26, 11:14].mean()))
-
-
-def test_the_blur_is_as_wide_as_a_share_of_the_image() -> None:
-    dot = torch.zeros(1, 1, 28, 28)
-    dot[0, 0, 14, 14] = 1.0
-    blurred = shifted(dot, "blurred", generator(0))[0, 0]
-    assert int((blurred > 0).sum()) == 11**2 and float(blurred[14, 14]) == pytest.approx(1 / 121)
-
-
-def test_domains_may_have_other_numbers_of_images_and_only_the_bound_reads_targets_labels() -> None:
-    toy = toy_data((1, 4, 4), n_classes=4, n=20)
-    x = toy.x_train.float() / 255
-    source, target = Domain(x, toy.y_train), Domain(1 - x[:30], toy.y_train[:30])
-    hidden = Domain(target.x, torch.full_like(target.y, -1))  # labels that would raise an error where they are read
-    for method in ("source-only", "dann", "energy"):
-        nets = [adapt(source, seen, method, generator(0), steps=5) for seen in (target, hidden)]
-        assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
-    bound = adapt(target, target, "target", generator(0), steps=150)
-    assert accuracy(bound, target) > 0.9
-    assert accuracy(adapt(source, source, "source-only", generator(0), steps=150), source) > 0.9
-
-
-@pytest.mark.mnist
-def test_digits_and_mnist_both_ways() -> None:
-    if not (data_folder() / "mnist.npz").is_file():
-        pytest.skip("mnist.npz is not in the data folder; set CLTEACH_DATA to a folder that holds it")
-    found = domain_transfer.digits_and_mnist(0, 80, "target")
-    assert set(found) == set(RECIPES["domain-transfer-digits-mnist"].measures)  # type: ignore[union-attr]
-    assert min(found.values()) > 40  # even 80 steps on the target's own labels are far above 10 % by chance
-
-
-# --------------------------------------------------------------------------------------------------------------- dreams
-
-
-@pytest.mark.parametrize("row", ["GR", "BI-R"])
-def test_dreams_are_judged_together_and_by_task(row: str) -> None:
-    study = RECIPES["bir-generator-quality"]
-    assert isinstance(study, Study)
-    small = {**study.rows[row], "vae_hidden": (32,), "hidden": (32,)}
-    found = brain_inspired_replay.dreams(1, 60, stream="split-digits", column=column("digits", "split-digits"), **small)
-    assert set(study.measures) <= set(found) and all(map(math.isfinite, found.values()))
-    if row == "GR":  # so short a run dreams of some tasks no more: that is a number as well
-        missing = [t for t in range(1, 6) if found[f"share_{t}"] == 0]
-        assert missing and all(found[f"recall_{t}"] == 0 for t in missing)
-    assert sum(found[f"share_{t}"] for t in range(1, 6)) == pytest.approx(100)
-    assert all(0 <= found[share] <= 100 for share in ("precision", "recall")) and 1 <= found["inception_score"] <= 10
-
-
-# ------------------------------------------------------------------------------------------- between two embeddings
-
-
-def test_the_ends_of_the_line_are_the_tasks_own_networks() -> None:
-    found = hypernetwork.embedding_line(0, 60, 1, 3, "split-digits", column("digits", "split-digits"))
-    assert set(found) == set(RECIPES["hypernetwork-line"].measures)  # type: ignore[union-attr]
-    base = column("digits", "split-digits")
-    stream = make_stream("split-digits", "task", **base.stream)
-    settings = base.settings("hypernetwork", "task")
-    run = train("hypernetwork", stream, steps=60, batch_size=base.batch, seed=0, **settings)
-    last = 100 * run.accuracy[-1]
-    assert found["first_0"] == pytest.approx(float(last[0]), abs=1e-3)
-    assert found["second_1"] == pytest.approx(float(last[2]), abs=1e-3)
-    assert found["first_0"] > 90 > found["first_1"]  # another task's network does not do
-
-
 # ---------------------------------------------------------------------------------------------------- the grid search
 
 
@@ -191,7 +115,7 @@ def test_the_grid_is_what_the_sweep_of_its_record_would_try() -> None:
 
 
 def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
-    recipe = RECIPES["replay-models-split-mnist"]
+    recipe = RECIPES["dream-replay-split-mnist"]
     assert isinstance(recipe, Recipe)
     spec = split(toy_data(), "class", tasks=2).spec
     shared = set()
@@ -206,4 +130,4 @@ def test_rows_of_the_replay_table_differ_in_the_generator_alone() -> None:
     with pytest.raises(ConfigError, match="unknown recipe"):
         from clteach.experiments.recording import reproduce
 
-        reproduce("replay-models-split-mnst")
+        reproduce("dream-replay-split-mnst")

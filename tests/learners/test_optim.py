@@ -1,4 +1,4 @@
-"""The step that an optimiser would take, against the step that a copy of it does take."""
+"""Optimisers: the step that one would take against the step that a copy of it does take; idle moments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from clteach.errors import ConfigError
-from clteach.learners.optim import adam, step_preview
+from clteach.learners.optim import adam, drop_idle_moments, step_preview
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "adam": lambda ps: adam(ps, 1e-2),
@@ -68,3 +68,19 @@ def test_what_cannot_be_previewed_is_refused() -> None:
             step_preview(optimizer, [p], [torch.ones(2)])
     with pytest.raises(ConfigError, match="does not belong"):
         step_preview(SGD([p], lr=1.0), [nn.Parameter(torch.zeros(2))], [torch.ones(2)])
+
+
+def test_only_idle_moments_are_dropped() -> None:
+    p = torch.nn.Parameter(torch.zeros(4))
+    for optimizer in (adam([p], 0.1), torch.optim.SGD([p], 0.1, momentum=0.9)):
+        p.grad = torch.ones(4)
+        optimizer.step()
+        state = optimizer.state[p]
+        if "exp_avg" in state:
+            state["exp_avg"].copy_(torch.tensor([1e-29, -1e-29, -1e-31, 1e-40]))
+            state["exp_avg_sq"].copy_(torch.tensor([1e-33, 1.0, 1e-35, 1e-40]))
+        before = {k: v.clone() for k, v in state.items()}
+        drop_idle_moments(optimizer)
+        for k, v in optimizer.state[p].items():
+            expected = before[k] * torch.tensor([1.0, 1.0, 0.0, 0.0]) if k.startswith("exp_avg") else before[k]
+            assert torch.equal(v, expected), k
