@@ -94,9 +94,9 @@ def test_a_finished_job_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 FINETUNE = """
-data.catalogue data.dataset data.own_data data.tasks errors learners.generator learners.learner learners.optim
-learners.penalty methods.finetune metrics.generation metrics.judge models.frozen models.nets progress seeding storage
-training.checkpoint training.loop training.run
+data.catalogue data.dataset data.inputs data.items data.labels data.own_data data.tasks errors learners.generator
+learners.learner learners.optim learners.penalty methods.finetune metrics.generation metrics.judge models.frozen
+models.nets progress seeding storage training.checkpoint training.loop training.run
 """.split()
 
 
