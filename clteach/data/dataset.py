@@ -29,7 +29,7 @@ class Dataset:
         y_train: Labels (N,), int64 in 0..n_classes-1.
         x_test: Like ``x_train``, M of them.
         y_test: Like ``y_train``, M of them.
-        classes: One name per class; label k belongs to ``classes[k]``.
+        classes: One name per class; label k belongs to ``classes[k]``, and each has training samples.
         encoded_from: Of features that `clteach.data.extractors.encode` made: the number of values of one image. Else None.
 
     Raises:
@@ -61,6 +61,11 @@ class Dataset:
             if wrong.any():
                 (at,) = first_true(wrong)
                 raise DataError(out_of_range(part, int(y[at]), at, self.n_classes))
+        empty = torch.bincount(self.y_train, minlength=self.n_classes) == 0
+        if empty.any():
+            name = self.classes[first_true(empty)[0]]
+            expected = "expected at least one of every class; leave its name out, as from_arrays does"
+            raise DataError(f"class {name!r} has no training sample: {expected}")
 
     def __repr__(self) -> str:
         sizes = f"{len(self.x_train)} training, {len(self.x_test)} test"
@@ -165,3 +170,8 @@ def out_of_range(part: str, label: object, position: int, n_classes: int) -> str
     """The message for a label outside 0..n_classes-1."""
     expected = f"expected an integer in 0..{n_classes - 1} for {n_classes} classes; mend it, or the list of classes"
     return f"{part} label {label!r} at position {position} is out of range: {expected}"
+
+
+def reason(error: BaseException) -> str:
+    """A library's error in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

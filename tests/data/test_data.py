@@ -35,7 +35,8 @@ RNG = np.random.default_rng(0)
 LABELS = np.arange(20) % 2
 GREY = RNG.integers(0, 256, (20, 28, 28), dtype=np.uint8)
 COLOUR = RNG.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-ARRAYS: dict[str, Any] = {"x_train": GREY, "y_train": LABELS, "x_test": GREY[:4], "y_test": LABELS[:4]}
+TEN = np.arange(20) % 10
+ARRAYS: dict[str, Any] = {"x_train": GREY, "y_train": TEN, "x_test": GREY[:4], "y_test": TEN[:4]}
 
 
 @pytest.fixture(autouse=True)
@@ -119,22 +120,25 @@ def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100", "my-own"])
 def test_npz_in_the_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = COLOUR if "cifar" in name else GREY
-    np.savez(tmp_path / f"{name}.npz", **{**ARRAYS, "x_train": images, "x_test": images[:4]})
+    images, labels = (COLOUR if "cifar" in name else GREY), TEN
+    if name == "cifar100":
+        images, labels = np.concatenate([images] * 5), np.arange(100)
+    parts = {"x_train": images, "y_train": labels, "x_test": images[:4], "y_test": labels[:4]}
+    np.savez(tmp_path / f"{name}.npz", **parts)
     monkeypatch.setenv("CLTEACH_DATA", str(tmp_path))
     data = load(name, download=False)
     expected = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
     assert np.array_equal(data.x_train.numpy(), expected) and np.array_equal(data.x_test.numpy(), expected[:4])
-    assert data.x_train.is_contiguous() and data.y_train.tolist() == LABELS.tolist()
-    assert data.n_classes == {"cifar100": 100, "my-own": 2}.get(name, 10)
+    assert data.x_train.is_contiguous() and data.y_train.tolist() == labels.tolist()
+    assert data.n_classes == {"cifar100": 100}.get(name, 10)
     assert load(name, folder=str(tmp_path)).fingerprint == data.fingerprint
 
 
 def test_npz_class_names_and_channels_first(tmp_path: Path) -> None:
     first = np.ascontiguousarray(COLOUR.transpose(0, 3, 1, 2))
-    np.savez(tmp_path / "own.npz", **{**ARRAYS, "x_train": first, "x_test": first[:4]}, classes=["cat", "dog"])
+    np.savez(tmp_path / "own.npz", **{**ARRAYS, "x_train": first, "x_test": first[:4]}, classes=list("abcdefghij"))
     data = load("own", tmp_path)
-    assert data.classes == ("cat", "dog") and np.array_equal(data.x_train.numpy(), first)
+    assert data.classes == tuple("abcdefghij") and np.array_equal(data.x_train.numpy(), first)
 
 
 def test_class_names_are_those_of_torchvision() -> None:
@@ -165,7 +169,7 @@ def _write_idx(root: Path) -> None:
     raw.mkdir(parents=True)
     for stem, n in (("train", 20), ("t10k", 4)):
         images = struct.pack(">IIII", 2051, n, 28, 28) + GREY[:n].tobytes()
-        labels = struct.pack(">II", 2049, n) + LABELS[:n].astype(np.uint8).tobytes()
+        labels = struct.pack(">II", 2049, n) + TEN[:n].astype(np.uint8).tobytes()
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(images)
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
 
@@ -174,7 +178,7 @@ def test_torchvision_layout_already_there(tmp_path: Path) -> None:
     _write_idx(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     data = load("mnist", tmp_path, download=False)
-    assert np.array_equal(data.x_train[:, 0].numpy(), GREY) and data.y_test.tolist() == LABELS[:4].tolist()
+    assert np.array_equal(data.x_train[:, 0].numpy(), GREY) and data.y_test.tolist() == TEN[:4].tolist()
     assert sorted(tmp_path.rglob("*")) == before
     np.savez(tmp_path / "mnist.npz", **ARRAYS)
     assert load("mnist", tmp_path).fingerprint == data.fingerprint
@@ -208,7 +212,7 @@ class FakeMNIST:
         if self.fails_at == part.name:
             raise RuntimeError("Error downloading train:\nTried https://a.example, got:\n<urlopen error no route>\n")
         n = 20 if train else 4
-        self.data, self.targets = torch.from_numpy(GREY[:n]), torch.from_numpy(LABELS[:n])
+        self.data, self.targets = torch.from_numpy(GREY[:n]), torch.from_numpy(TEN[:n])
 
 
 @pytest.fixture
@@ -288,7 +292,7 @@ def test_killed_download_is_not_half_there(fake: type[FakeMNIST], tmp_path: Path
                 open(os.path.join(root, "part"), "w").close()
                 if moment == "download":
                     die()
-                self.data, self.targets = np.zeros((4, 28, 28), np.uint8), np.arange(4) % 2
+                self.data, self.targets = np.full((10, 28, 28), 200, np.uint8), np.arange(10)
 
         torchvision.datasets.MNIST = Fake
         for moment in ("download", "write", "rename"):
@@ -327,13 +331,13 @@ BAD_FILES = {
     "truncated": (GOOD[: len(GOOD) // 2], "truncated"),
     "text": (b"5,0,0,1\n", "not an npz"),
     "flipped": (GOOD[:3000] + bytes([GOOD[3000] ^ 255]) + GOOD[3001:], "is damaged"),
-    "missing": (_bytes(x_train=GREY, y_train=LABELS), "lacks x_test, y_test"),
+    "missing": (_bytes(x_train=GREY, y_train=TEN), "lacks x_test, y_test"),
     "objects": (_bytes(**{**ARRAYS, "x_train": np.array([{1}], dtype=object)}), "Python objects"),
-    "label": (_bytes(**{**ARRAYS, "y_train": np.where(np.arange(20) == 7, 12, LABELS)}), "label 12 at position 7"),
-    "lengths": (_bytes(**{**ARRAYS, "y_test": LABELS[:3]}), "4 test inputs but 3 labels"),
-    "no images": (_bytes(**{**ARRAYS, "x_train": GREY[:0], "y_train": LABELS[:0]}), "empty"),
+    "label": (_bytes(**{**ARRAYS, "y_train": np.where(np.arange(20) == 7, 12, TEN)}), "label 12 at position 7"),
+    "lengths": (_bytes(**{**ARRAYS, "y_test": TEN[:3]}), "4 test inputs but 3 labels"),
+    "no images": (_bytes(**{**ARRAYS, "x_train": GREY[:0], "y_train": TEN[:0]}), "empty"),
     "other images": (_bytes(**{**ARRAYS, "x_train": GREY[:, :8, :8], "x_test": GREY[:4, :8, :8]}), "(1, 28, 28)"),
-    "classes": (_bytes(**ARRAYS, classes=["a", "b"]), "10"),
+    "classes": (_bytes(**{**ARRAYS, "y_train": LABELS, "y_test": LABELS[:4]}, classes=["a", "b"]), "10"),
 }
 
 
@@ -378,7 +382,7 @@ def test_uint8_images_and_labels_come_back(data: st.DataObject) -> None:
     x = data.draw(hnp.arrays(np.uint8, (n, data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)))))
     names = data.draw(st.permutations(range(k)))
     y = [names[i % k] for i in range(n)]
-    got = from_arrays(x, y, x, y)
+    got = from_arrays(x, y, x, y, largest=255)
     known = sorted(set(y))
     assert np.array_equal(got.x_train[:, 0].numpy(), x) and np.array_equal(got.x_test[:, 0].numpy(), x)
     assert [known[label] for label in got.y_train] == y and got.classes == tuple(str(label) for label in known)
@@ -458,11 +462,6 @@ def test_any_labels_become_sorted_classes(labels: Any, classes: tuple[str, ...])
     assert got.classes == classes and got.y_train.tolist() == [1, 0, 1, 0] and got.y_test.tolist() == [1, 0]
 
 
-def test_given_classes_may_lack_samples() -> None:
-    got = from_arrays(GREY[:4], [0, 2, 0, 2], classes=["a", "b", "c"], test_share=0.5)
-    assert got.classes == ("a", "b", "c") and sorted(_ys(got)) == [0, 0, 2, 2]
-
-
 def test_hold_out_is_seeded_stratified_and_complete() -> None:
     x, y = RNG.integers(0, 256, (100, 4, 4), dtype=np.uint8), np.repeat([0, 1, 2], [50, 30, 20])
     one, same, other = (from_arrays(x, y, seed=seed) for seed in (1, 1, 2))
@@ -516,7 +515,7 @@ def test_a_data_set_brings_its_class_names() -> None:
     data: Any = Pairs(list(GREY), LABELS.tolist())
     data.classes = ["cat", "dog"]
     assert from_arrays(data, None).classes == ("cat", "dog")
-    assert from_arrays(data, None, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    assert from_arrays(data, None, classes=["a", "b"]).classes == ("a", "b")
 
 
 def test_arrays_are_copied_and_not_changed() -> None:
@@ -549,10 +548,9 @@ BAD_ARRAYS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]] =
     "negative float": ((_with(UNIT, (1, 0, 0), -0.5), LABELS), {}, ("-0.5", "(1, 0, 0)", "rescale")),
     "wide integers": ((_with(GREY.astype(int), (2, 3, 4), 256), LABELS), {}, ("256", "(2, 3, 4)", "0..255")),
     "negative integers": ((_with(GREY.astype(int), (2, 3, 4), -1), LABELS), {}, ("-1", "(2, 3, 4)")),
-    "boolean": ((GREY > 9, LABELS), {}, ("bool",)),
     "complex": ((GREY * 1j, LABELS), {}, ("complex",)),
     "strings": ((GREY.astype(str), LABELS), {}, ("<U",)),
-    "objects": ((np.full((20, 3), None), LABELS), {}, ("object",)),
+    "objects": ((np.full((20, 3), object()), LABELS), {}, ("object", "(0, 0)")),
     "ragged": (([[1, 2], [1, 2, 3]], [0, 1]), {}, ("input 1", "(3,)", "(2,)")),
     "one dimension": ((np.arange(20), LABELS), {}, ("(20,)", "(N, D)")),
     "five dimensions": ((GREY[:, None, None], LABELS), {}, ("(20, 1, 1, 28, 28)",)),
@@ -567,7 +565,7 @@ BAD_ARRAYS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]] =
     "label True": ((GREY, LABELS == 1), {}, ("False", "position 0", "bool")),
     "label None": ((GREY, [None] * 20), {}, ("None", "position 0")),
     "label complex": ((GREY, LABELS * 1j), {}, ("0j", "complex")),
-    "label lists": ((GREY, [[1]] * 20), {}, ("[1]", "list")),
+    "label lists": ((GREY, [[1], [1, 2]] * 10), {}, ("[1]", "list")),
     "one-hot labels": ((GREY, np.eye(2)[LABELS]), {}, ("(20, 2)",)),
     "mixed labels": ((GREY, ["a", 1] * 10), {}, ("sorted", "one type")),
     "label too large": ((GREY, _with(LABELS, 5, 3)), {"classes": ("a", "b")}, ("3", "position 5", "0..1")),
