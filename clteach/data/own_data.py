@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clteach.data.dataset import Dataset, check_lengths, reason
+from clteach.data.dataset import Dataset, Encoding, check_lengths, reason, scaled
 from clteach.data.inputs import as_inputs, check_bright
 from clteach.data.items import class_names, is_array, read_items, refuse
 from clteach.data.labels import distinct, encode_labels, python_labels, unseen_label
@@ -107,8 +107,11 @@ def from_arrays(
     if unseen.any():
         at = int(unseen.argmax())
         raise DataError(unseen_label(values[y_parts[1][at]], at))
+    encoding = Encoding(channels, largest)
     if images.ndim == 2 and x_parts[0].shape[1:] == x_parts[1].shape[1:]:  # Dataset reports shapes that differ
-        x_parts = _scale(*x_parts)
+        low, high = x_parts[0].min(axis=0), x_parts[0].max(axis=0)
+        x_parts = [scaled(part, low, high) for part in x_parts]
+        encoding = Encoding(low=tuple(low.tolist()), high=tuple(high.tolist()))
     names = [str(value) for value in (values if classes is None else classes)]
     kept = np.unique(targets)
     if len(kept) < len(names):
@@ -119,7 +122,7 @@ def from_arrays(
         y_parts = [np.searchsorted(kept, part) for part in y_parts]
     # np.array copies: the caller may go on writing to the arrays passed in.
     (x0, x1), (y0, y1) = ([torch.from_numpy(np.array(a, order="C")) for a in parts] for parts in (x_parts, y_parts))
-    return Dataset(name, x0, y0, x1, y1, tuple(names[unit] for unit in kept))
+    return Dataset(name, x0, y0, x1, y1, tuple(names[unit] for unit in kept), encoding=encoding)
 
 
 def _hold_out(targets: np.ndarray, share: float, seed: int, values: Sequence[Any]) -> list[np.ndarray]:
@@ -137,13 +140,6 @@ def _hold_out(targets: np.ndarray, share: float, seed: int, values: Sequence[Any
         problem = f"no test set of {share:.0%} can be held out of {len(targets)} samples ({reason(error)})"
         expected = "expected every class on both sides; change test_share or seed, or pass x_test and y_test"
         raise DataError(f"{problem}: {expected}") from None
-
-
-def _scale(train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-    low, high = train.min(axis=0), train.max(axis=0)
-    span = high / 2 - low / 2  # halves, because the range of huge values would overflow
-    span[span == 0] = 1
-    return [((np.clip(part, low, high) / 2 - low / 2) / span).astype(np.float32) for part in (train, test)]
 
 
 def inputs_and_labels(

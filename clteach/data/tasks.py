@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clteach.data.dataset import as_floats
+from clteach.data.dataset import Encoding, as_floats
 from clteach.errors import ConfigError
 from clteach.seeding import generator
 
@@ -50,6 +50,8 @@ class Spec:
             (2018-2020 papers: seen; 2022 paper: all. It moves the numbers.)
         encoded_from: the inputs are features, any numbers, that an extractor made of images with so many values each
             (`clteach.data.extractors.encode`). None: they are the data themselves, in [0, 1].
+        classes: for every task the names of its classes, in the order of `units`; empty: not known.
+        encoding: how raw inputs become such as these; None: they are so already.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +63,10 @@ class Spec:
     encoded_from: int | None = field(
         default=None, repr=False
     )  # a stream's fingerprint is of the repr and of the features
+
+    # What the user calls things; it changes nothing that is learned, so it tells no stream from another.
+    classes: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
+    encoding: Encoding | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
@@ -92,6 +98,18 @@ class Spec:
             (B, n_out) bool.
         """
         return self.active_table(seen).to(task.device)[task]
+
+    def unit_names(self, task: int | None = None) -> tuple[str, ...]:
+        """(n_out,) what the output units stand for, in the user's own names; for a task, or for all of them together.
+
+        In Domain-IL a unit is a class of every task: without a task its names are joined, "cat or dog".
+        """
+        names: list[list[str]] = [[] for _ in range(self.n_out)]
+        for t, (units, classes) in enumerate(zip(self.units, self.classes, strict=False)):
+            for unit, name in zip(units, classes, strict=True):
+                if task in (None, t) and name not in names[unit]:
+                    names[unit].append(name)
+        return tuple(" or ".join(found) or str(unit) for unit, found in enumerate(names))
 
     def task_units(self) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the output units that the labels of task i use."""

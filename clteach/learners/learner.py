@@ -20,16 +20,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from clteach.data.raw import as_read
 from clteach.data.tasks import Batch, Data, Spec, Stream
 from clteach.errors import ConfigError, DivergedError, unknown
 from clteach.learners.optim import adam, constant
@@ -51,6 +53,17 @@ class Phase(NamedTuple):
     steps: int
     lr_scale: Callable[[float], float] = constant
     fresh_optimizer: bool = False
+
+
+class Answers(NamedTuple):
+    """What a learner takes inputs for, see `Learner.classify`."""
+
+    names: np.ndarray
+    """(N,) class names"""
+    probabilities: Tensor
+    """(N, K) float32 on the CPU, rows sum to 1"""
+    units: tuple[str, ...]
+    """(K,) what the columns stand for"""
 
 
 class Learner(nn.Module):
@@ -248,6 +261,63 @@ class Learner(nn.Module):
             f"{self.name}, seed {self.seed}: training diverged, {what}. Expected numbers: choose a smaller learning rate "
             f"than lr={self.cfg.lr:g}, or a weaker penalty where the method has one."
         )
+
+    @torch.no_grad()
+    def classify(self, x: Any, task: int | Sequence[int] | None = None) -> Answers:
+        """What the learner takes raw inputs for, in the user's own class names.
+
+        Args:
+            x: N inputs as `clteach.from_arrays` takes them (arrays, tensors, a data frame, a list of pictures), as raw as
+                the training data were: they are scaled and encoded in the same way. Of a permuted stream: images (N, *shape)
+                with the pixels in the task's order.
+            task: the task of the inputs, from 0, one or (N,). Needed in Task-IL; in Domain-IL it names the answer (which
+                class of the task) without helping to find it; in Class-IL it is not known and must be left out.
+
+        Returns:
+            Names (N,), and probabilities (N, K) of all K output units, 0 for those that do not compete.
+
+        Raises:
+            ConfigError: a generator, an untrained learner, or a task that is missing, unknown or not to be known.
+            DataError: inputs that cannot be used.
+        """
+        if self.measure != "accuracy":
+            raise ConfigError(f"{self.name} classifies nothing: it generates. Expected a classifier; use sample().")
+        if self.t < 0:
+            raise ConfigError(f"this {self.name} has not been trained: train it first, or load one that was.")
+        inputs = as_read(x, self.spec)
+        tasks = self._tasks(task, len(inputs))
+        known = torch.zeros(len(inputs), dtype=torch.int64) if tasks is None else tasks
+        parts = []
+        with in_eval_mode(self):
+            for read, of in zip(inputs.split(1000), known.split(1000), strict=True):
+                of = of.to(self.device)
+                logits = self.predict(read.to(self.device), of if self.spec.scenario == "task" else None)
+                parts.append(logits.masked_fill(~self.active_now[of], -torch.inf).softmax(1).cpu())
+        probabilities = torch.cat(parts)
+        if not bool(probabilities.isfinite().all()):
+            raise self.diverged("its answers are not finite")
+        each = [None] * len(inputs) if tasks is None else tasks.tolist()
+        tables = {of: self.spec.unit_names(of) for of in set(each)}
+        units = probabilities.argmax(1).tolist()
+        names = np.array([tables[of][unit] for of, unit in zip(each, units, strict=True)], dtype=str)
+        return Answers(names, probabilities, self.spec.unit_names())
+
+    def _tasks(self, task: int | Sequence[int] | None, n: int) -> Tensor | None:
+        """(n,) the task of each input, or None where it is not known."""
+        if task is None:
+            if self.spec.scenario == "task":
+                raise ConfigError(
+                    f"in Task-IL the task is known: expected task=0..{self.spec.n_tasks - 1}, one or (N,)."
+                )
+            return None
+        if self.spec.scenario == "class":
+            raise ConfigError("in Class-IL the task is not known: leave task= out.")
+        tasks = torch.as_tensor(task)
+        if tasks.is_floating_point() or tasks.ndim > 1 or (tasks.ndim == 1 and len(tasks) != n):
+            raise ConfigError(f"task={task!r}: expected a whole number, or one for each of the {n} inputs.")
+        if bool(((tasks < 0) | (tasks > self.t)).any()):
+            raise ConfigError(f"task={task!r}: expected tasks learned so far, 0..{self.t}, counted from 0.")
+        return tasks.long().expand(n) if tasks.ndim == 0 else tasks.long()
 
     # --- state ---
 

@@ -89,7 +89,10 @@ def _of_module(name: str, found: dict[str, str]) -> list[Any]:
     except (OSError, TypeError) as error:
         if of_package:
             raise OSError(f"the source of {name} cannot be read ({error})") from error
-        raise NoSource(name) from error
+        file = Path(str(getattr(module, "__file__", None)))
+        if not file.is_file() or file.stat().st_size > 0:  # of an empty file there is no source to get
+            raise NoSource(name) from error
+        found[name] = ""
     package = name if hasattr(module, "__path__") else name.rpartition(".")[0]
     return [*_imports(found[name], package, of_package)]
 
@@ -135,15 +138,16 @@ def _is_package(name: str) -> bool:
     return spec is not None and spec.submodule_search_locations is not None
 
 
-@cache
 def _is_own(name: str) -> bool:
     """Is it a module of the user's: a file, neither of the standard library nor installed?"""
-    if name == "__main__":
-        return getattr(sys.modules["__main__"], "__file__", None) is not None
-    spec = _spec(name)
-    if spec is None or not spec.has_location or spec.origin is None:
+    if name == "__main__":  # a script has a file; a notebook or an interpreter has none
+        origin = getattr(sys.modules["__main__"], "__file__", None)
+    else:
+        spec = _spec(name)
+        origin = spec.origin if spec is not None and spec.has_location else None
+    if origin is None:
         return False
-    path = Path(spec.origin).resolve()
+    path = Path(origin).resolve()
     installed = {Path(place).resolve() for place in sysconfig.get_paths().values()}
     return "site-packages" not in path.parts and not any(place in path.parents for place in installed)
 
@@ -171,16 +175,12 @@ def _of_class(cls: type, found: dict[str, str]) -> list[Any]:
         elif not name.startswith("__") or name == "__annotations__":
             parts[name] = _value(inner)
     found[key] = json.dumps(parts, sort_keys=True)
-    if cls.__module__ != "__main__":
-        waiting.append(cls.__module__)
-    return waiting
+    return [*waiting, cls.__module__]
 
 
 def _generated(function: FunctionType) -> bool:
-    """Written by `dataclass` and the like: their source is the class's annotations."""
-    return (
-        function.__code__.co_filename.startswith("<string>") and function.__qualname__.startswith("__create_fn__")
-    ) or (function.__code__.co_filename == "<string>")
+    """Written by `dataclass`: its source is the class's annotations."""
+    return function.__code__.co_qualname.startswith("__create_fn__")
 
 
 def _of_function(function: FunctionType, found: dict[str, str]) -> list[Any]:
@@ -196,7 +196,7 @@ def _of_function(function: FunctionType, found: dict[str, str]) -> list[Any]:
         found[key] = inspect.getsource(function)
     except (OSError, TypeError) as error:
         raise NoSource(key) from error
-    waiting: list[Any] = [] if module == "__main__" else [module]
+    waiting: list[Any] = [module]
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
     named = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clteach import storage
+from clteach.data.dataset import Encoding
 from clteach.data.tasks import Spec
 from clteach.errors import CheckpointError
 from clteach.learners.learner import Learner, NetMaker, Phase
@@ -130,7 +131,7 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
     try:
         about = meta["learner"]
         spec = about["spec"]
-        spec = Spec(**{**spec, "shape": tuple(spec["shape"]), "units": tuple(map(tuple, spec["units"]))})
+        spec = spec_from(spec)
         cls = method(about["name"])
         if about.get("net") is not None and net is None:
             raise CheckpointError(f"{path} holds a network of your own, made by {about['net']}: pass it as net=.")
@@ -139,3 +140,13 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold a learner of this version ({error}).") from error
     return learner.eval()
+
+
+def spec_from(plain: dict[str, Any]) -> Spec:
+    """A `Spec` of its fields as plain JSON values (which know no tuples)."""
+    pairs = {"units": tuple(map(tuple, plain["units"])), "classes": tuple(map(tuple, plain.get("classes", ())))}
+    encoding = plain.get("encoding")
+    if encoding is not None:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in encoding.items()}
+        encoding = Encoding(**fields)
+    return Spec(**{**plain, "shape": tuple(plain["shape"]), **pairs, "encoding": encoding})

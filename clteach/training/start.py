@@ -71,6 +71,7 @@ def built(
         raise ConfigError(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
+    learner.spec = stream.spec  # equal but for what the user calls things: those names are saved with it
     if plan.quality and not isinstance(learner, PureGenerator):
         raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
     return learner.to(plan.device)
