@@ -88,12 +88,17 @@ class Fresh:
 class Forked(Fresh):
     """Copies of a process that has imported everything (`clteach.exercises.fork_server`).
 
-    A notebook that ends that process, too, costs only time: what was running then runs again in fresh interpreters. So do
-    all notebooks where that process cannot be started.
+    A notebook that ends that process, too, costs the others only time: what was running then runs again, each behind a
+    process of its own. Where that process cannot be started, the notebooks run in fresh interpreters.
+
+    Args:
+        again: for such a second try; a notebook that was running then and ended the process is the one that did it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, again: bool = False) -> None:
         super().__init__()
+        self.again = again
+        self.others: list[Forked] = []
         self.server: subprocess.Popen[bytes] | None = None
         self.listener: threading.Thread | None = None
         self.usable = True
@@ -127,9 +132,19 @@ class Forked(Fresh):
         with self.lock:
             if server is self.server:  # it has ended by itself
                 self._end()
-                for order in self.orders.values():
-                    super().start(order)
-                self.orders.clear()
+                while self.orders:
+                    self._rescue(self.orders.popitem()[1])
+
+    def _rescue(self, order: Order) -> None:
+        """Deal with an order that was left behind."""
+        if not self.usable:
+            super().start(order)
+        elif self.again:
+            self.ended.put((order.number, -signal.SIGKILL))
+        else:
+            self.others.append(other := Forked(again=True))
+            other.ended = self.ended
+            other.start(order)
 
     def _hear(self, number: int = 0, process: int | None = None, code: int | None = None, ready: bool = False) -> None:
         with self.lock:
@@ -162,4 +177,6 @@ class Forked(Fresh):
             self._end()
         if self.listener is not None:
             self.listener.join()
+        for other in self.others:
+            other.close()
         super().close()
