@@ -72,9 +72,10 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 	cp results/*.json clteach/results/
 	$(BIN)/python -m clteach.results README.md
 
-bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
+bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic, and grading beside an older build
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
+	$(BIN)/python -m benchmarks.grading
 
 clean:  ## remove what was built
 	rm -rf book/_build book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
