@@ -76,9 +76,10 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 	cp results/*.json clteach/results/
 	$(BIN)/python -m clteach.results README.md
 
-bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
+bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic, and grading beside an older build
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
+	$(BIN)/python -m benchmarks.grading
 
 peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers

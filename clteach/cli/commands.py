@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -408,6 +409,7 @@ def assign(args: Assign) -> int:
 def grade(args: Grade) -> int:
     """``clteach grade FOLDER``."""
     from clteach.exercises import grading
+    from clteach.progress import bar
 
     if args.folder is None:
         raise ConfigError(
@@ -418,16 +420,21 @@ def grade(args: Grade) -> int:
             f"--jobs {args.jobs}, --seconds {args.seconds:g}, --memory {args.memory:g}: expected at least one job "
             "and limits above 0."
         )
-    results, points = grading.grade(
-        args.folder,
-        args.chapter,
-        args.seed,
-        grading.Limits(args.seconds, args.memory),
-        args.jobs,
-        lambda one: print(f"{one.file}: {one.status}, {sum(one.points.values())} points", flush=True),
-    )
+    kept = args.csv.with_name(f"{args.csv.name}.partial")
+    out, done = sys.stdout, itertools.count(1)
+    with bar("grading") as shown:
+
+        def report(one: grading.Graded, total: int) -> None:
+            # Beside the bar, which takes the place of sys.stdout; but not into it where the lines go to a file.
+            line = f"{one.file}: {one.status}, {sum(one.points.values())} points"
+            print(line, file=sys.stdout if out.isatty() else out, flush=True)
+            shown(next(done), total, one.file.name)
+
+        limits = grading.Limits(args.seconds, args.memory)
+        results, points = grading.grade(args.folder, args.chapter, args.seed, limits, args.jobs, report, kept)
     print(f"{len(results)} notebooks, at most {sum(points.values())} points each: {', '.join(points)}")
     print(f"table: {grading.to_csv(results, points, args.folder, args.csv)}")
+    kept.unlink(missing_ok=True)
     return 0
 
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -16,8 +15,9 @@ import pytest
 from clteach import cli
 from clteach.errors import ConfigError
 from clteach.exercises import exercises
+from clteach.exercises.cells import furnish, run_cell
 from clteach.exercises.course import assign, chapter_cells, of_chapter
-from clteach.exercises.grading import LARGEST, Limits, _without_magic, grade, to_csv
+from clteach.exercises.grading import LARGEST, Limits, grade, to_csv
 
 CHAPTER = "03"
 NAME = "03_multiband_vae"
@@ -69,15 +69,11 @@ def test_every_chapter_can_be_assigned_and_its_cells_run(number: str, tmp_path: 
     from clteach.exercises.checking import Report
 
     paths = assign(number, tmp_path)
-    space: dict[str, Any] = {}
+    space = furnish({})
     for source in (cell.source for cell in nbformat.read(paths[1], as_version=4).cells if cell.cell_type == "code"):
-        code = _without_magic(source)
-        lines = code.rstrip().split("\n")
-        if lines[-1].startswith("check("):
-            report = eval(lines[-1], space)
+        report = run_cell(source, "cell", space)
+        if source.startswith("check("):
             assert isinstance(report, Report) and report.status == "todo"
-        else:
-            exec(code, space)
     assert [cell["source"] for cell in chapter_cells(number)][2].startswith(":::{exercise}")
 
 
