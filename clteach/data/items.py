@@ -16,7 +16,10 @@ from torch import Tensor
 from clteach.data.dataset import reason
 from clteach.errors import DataError
 
-TASKS = "a ready-made sequence of tasks becomes a stream with clteach.from_tasks"
+TASKS = (
+    "of a ready-made sequence of tasks pass inputs and labels together, from_arrays(x, y), and cut them again with "
+    "clteach.split(data, classes=[[0, 1], [2, 3], ...])"
+)
 
 
 def is_array(x: Any) -> bool:
