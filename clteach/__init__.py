@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clteach.data.catalogue import load
     from clteach.data.dataset import Dataset
     from clteach.data.extractors import encode, register_extractor
+    from clteach.data.folders import from_folder
     from clteach.data.own_data import from_arrays
     from clteach.data.streams import dirichlet, make_stream, permuted, split
     from clteach.data.tasks import Spec, Stream
@@ -36,6 +37,7 @@ _HOME = {
     "data.catalogue": ["load"],
     "data.dataset": ["Dataset"],
     "data.extractors": ["encode", "register_extractor"],
+    "data.folders": ["from_folder"],
     "data.own_data": ["from_arrays"],
     "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
     "data.tasks": ["Spec", "Stream"],
@@ -67,6 +69,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "from_arrays",
+    "from_folder",
     "load",
     "load_learner",
     "make_stream",

@@ -417,4 +417,7 @@ def _build(
             key.update(part.rows.numpy().tobytes())
     if pixels is not None:
         key.update(pixels.numpy().tobytes())
+    # A permuted image is no raw image any more: what such a network is asked must have its pixels in the task's order.
+    encoding = None if pixels is not None else dataset.encoding
+    spec = replace(spec, classes=tuple(task.classes for task in tasks), encoding=encoding)
     return Stream(name, spec, tuple(tasks), key.hexdigest()[:16])

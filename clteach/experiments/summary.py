@@ -20,9 +20,19 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
         (T, T) mean over seeds, of several seeds also ``accuracy_matrices`` (seeds, T, T) for the tasks learned so far,
         ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method with another measure has
         its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``. Of pure generators also the average
-        and the matrices of every further measure, such as ``average_precision`` and ``precision_matrix``.
+        and the matrices of every further measure, such as ``average_precision`` and ``precision_matrix``. Where the training
+        of a seed diverged there is no average (None), since that of the other seeds would be a choice of the lucky ones, and
+        ``diverged`` says which seeds and why.
     """
     measure = results[0].get("measure", "accuracy")
+    diverged = [result["diverged"] for result in results if result.get("diverged")]
+    if diverged:
+        return {
+            **({} if measure == "accuracy" else {"measure": measure}),
+            **dict.fromkeys((f"average_{measure}", "forgetting", "seconds", "iterations_per_second")),
+            "diverged": diverged,
+            "settings": results[0]["job"]["settings"],
+        }
     lost = [result["forgetting"] for result in results]
     further = {
         name: [result["quality"][name] for result in results]

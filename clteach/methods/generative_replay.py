@@ -97,9 +97,10 @@ class GenerativeReplay(Classifier, Generator):
         cfg: Any = None,
         seed: int = 0,
         net: NetMaker | None = None,
+        reads: tuple[int, ...] | None = None,
         vae: Callable[[nn.Module], VAE] | None = None,
     ) -> None:
-        super().__init__(spec, cfg, seed, net)
+        super().__init__(spec, cfg, seed, net, reads)
         if self.cfg.replay_model != "vae":
             raise ConfigError(
                 f"{self.name}: replay_model={self.cfg.replay_model!r} is another learner, dream-replay; "
@@ -116,14 +117,14 @@ class GenerativeReplay(Classifier, Generator):
             self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
 
     @classmethod
-    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> Learner:
         """A learner of this class; with another generator than its own VAE, `clteach.methods.dream_replay.DreamReplay`."""
         if cfg is None or cfg.replay_model == "vae":
-            return cls(spec, cfg, seed)
+            return cls(spec, cfg, seed) if net is None else cls(spec, cfg, seed, net)
         from clteach.methods.dream_replay import DreamReplay
 
         shared = {k: v for k, v in asdict(cfg).items() if k in DreamReplay.Config.__dataclass_fields__}
-        return DreamReplay(spec, DreamReplay.Config(**shared), seed)
+        return DreamReplay(spec, DreamReplay.Config(**shared), seed, net)
 
     def make_vae(self) -> VAE:
         """The generator, with new weights."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Generator, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.learners.replay import TEMPERATURES, imitation_loss
 from clteach.methods.hypernetwork import ProtectsPast
@@ -138,8 +138,8 @@ class ReplayModel(ProtectsPast, Generator):
     unit_lists: Tensor  # (n_tasks, most classes of a task) output units of every task
     n_units: Tensor  # (n_tasks, 1) how many there are
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         with seeded(seed, "generator"):
             self.vae = ConditionalVAE(spec, self.cfg)
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
@@ -238,8 +238,8 @@ class HypernetworkR(ReplayModel, Classifier):
             super().__post_init__()
             within("hypernetwork-r", *TEMPERATURES, temperature=self.temperature)
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.old_net = frozen_copy(self.net)
 
     def phases(self, t: int, steps: int) -> list[Phase]:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from clteach.errors import ConfigError
 from clteach.settings import MOST_UNITS, within
 
 MOST_WEIGHTS = 10**12
@@ -49,9 +50,18 @@ class Target:
 
     Args:
         module: gives the architecture; its weights only set the scale at which a hypernetwork starts.
+
+    Raises:
+        ConfigError: a module with buffers, which all tasks' networks would share.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        buffers = [name for name, _ in module.named_buffers()]
+        if buffers:
+            raise ConfigError(
+                f"a target network cannot have buffers, and this one has {', '.join(buffers[:3])}: all tasks' networks "
+                "would share them. Use group or layer norm in place of batch norm, or make the buffer a parameter."
+            )
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.n_weights = sum(self.sizes)

@@ -10,7 +10,7 @@ import torch
 from clteach.data.tasks import Data, Stream
 from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
-from clteach.learners.learner import Learner
+from clteach.learners.learner import Learner, NetMaker
 from clteach.methods import build
 from clteach.progress import Report
 from clteach.settings import MOST_SAMPLES, MOST_STEPS
@@ -52,20 +52,29 @@ class Plan(NamedTuple):
         return [task.valid if self.evaluate_on == "valid" and task.valid is not None else task.test for task in stream]
 
 
-def built(learner: Learner | str, stream: Stream, plan: Plan, settings: dict[str, Any]) -> Learner:
+def built(
+    learner: Learner | str, stream: Stream, plan: Plan, net: NetMaker | None, settings: dict[str, Any]
+) -> Learner:
     """The learner, on its device: the one given, or one of the method that is named.
 
     Raises:
-        ConfigError: a learner that does not fit the stream, or settings for one that is built already.
+        ConfigError: a learner that does not fit the stream or is trained already, or settings for one that is built.
     """
     if isinstance(learner, str):
-        learner = build(learner, stream.spec, seed=plan.seed, **settings)
-    elif settings:
-        raise ConfigError(f"{', '.join(settings)}: settings go with a method's name; this learner is already built.")
+        learner = build(learner, stream.spec, seed=plan.seed, net=net, **settings)
+    elif settings or net is not None:
+        given = ", ".join([*settings, *(["net"] if net is not None else [])])
+        raise ConfigError(f"{given}: settings go with a method's name; this learner is already built.")
+    elif learner.t >= 0 and (plan.checkpoint is None or not plan.checkpoint.exists()):
+        raise ConfigError(
+            f"this {learner.name} has been trained already, up to task {learner.t + 1}: training it again would start from "
+            "what it knows. Build a new one, or give checkpoint= to resume an interrupted run."
+        )
     if learner.spec != stream.spec:
         raise ConfigError(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
+    learner.spec = stream.spec  # equal but for what the user calls things: those names are saved with it
     if plan.quality and not isinstance(learner, PureGenerator):
         raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
     return learner.to(plan.device)
