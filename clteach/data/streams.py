@@ -76,9 +76,11 @@ def split(
         n_tasks = len(groups)
     else:
         if first is not None or then is not None or tasks not in (None, len(classes)):
+            others = {"tasks": tasks, "first": first, "then": then}
+            given = ", ".join(f"{key}={value}" for key, value in others.items() if value is not None)
             raise ConfigError(
-                f"classes={[list(group) for group in classes]} beside tasks={tasks}, first={first}, then={then}: expected "
-                "one of them to say how many tasks there are. Leave the others out."
+                f"the classes of {len(classes)} tasks beside {given}: expected only one of them to say which classes the "
+                "tasks have. Leave the other out."
             )
         groups = [list(group) for group in classes]
         flat = [c for group in groups for c in group]
