@@ -24,7 +24,9 @@ def test_the_page_and_the_readme_show_the_same_ten_lines() -> None:
 @pytest.mark.timeout(600)
 def test_ten_lines_from_arrays_to_the_picture_and_five_back(tmp_path: Path) -> None:
     there, back = blocks("README.md")[:2]
-    done = subprocess.run([sys.executable, "-c", there + back], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", there + back], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "wine.png").stat().st_size > 5000
     assert done.stdout.strip() == "['barolo' 'barolo' 'barolo']"

@@ -7,7 +7,8 @@ and `make_stream`, which makes any of them by name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,19 @@ from clteach.data.dataset import Dataset
 from clteach.data.tasks import SCENARIOS, Data, Spec, Stream, Task
 from clteach.errors import ConfigError, DataError, unknown
 from clteach.seeding import whole_seed
+from clteach.settings import SEED, arguments, converted
+
+EXPECTED = {
+    "seed": SEED,
+    "classes": "the classes of each task, such as [[0, 1, 2], [7], [3, 4]]",
+    "class_order": "'natural', 'random' or a list of classes",
+}
+"""What an error says of arguments whose annotations do not say enough."""
+MOST_TASKS, MOST_PADDING = 10_000, 100
+"""Of permuted streams: every task keeps a permutation of all pixels."""
 
 
+@converted(**EXPECTED)
 def split(
     dataset: Dataset,
     scenario: str = "class",
@@ -85,6 +97,7 @@ def split(
     return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
+@converted(**EXPECTED)
 def permuted(
     dataset: Dataset,
     scenario: str = "domain",
@@ -115,8 +128,11 @@ def permuted(
             f"permuted {dataset.name!r}: the inputs are features, and to permute them is not to permute the pixels. "
             "Use split or dirichlet, or a method that has an extractor of its own (brain-inspired-replay)."
         )
-    if tasks < 1 or pad < 0:
-        raise ConfigError(f"tasks={tasks}, pad={pad}: expected at least one task and a padding of 0 or more pixels.")
+    if not 1 <= tasks <= MOST_TASKS or not 0 <= pad <= MOST_PADDING:
+        raise ConfigError(
+            f"tasks={tasks}, pad={pad}: expected at least one task and at most {MOST_TASKS:,}, and a padding of 0 to "
+            f"{MOST_PADDING} pixels."
+        )
     if test_samples is not None and test_samples < 1:
         raise ConfigError(
             f"test_samples={test_samples}: expected at least one per permutation, or None for all of them."
@@ -138,6 +154,7 @@ def permuted(
     return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
 
 
+@converted(**EXPECTED)
 def dirichlet(
     dataset: Dataset,
     scenario: str = "class",
@@ -212,6 +229,7 @@ def dirichlet(
 MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
 
 
+@converted()
 def make_stream(
     name: str,
     scenario: str = "class",
@@ -237,9 +255,7 @@ def make_stream(
         DataError: the data are missing or damaged.
     """
     how, _, data_name = name.partition("-")
-    known = [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
-    if how not in MAKERS:
-        raise unknown("stream", name, known)
+    settings = stream_settings(name, settings)
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
     if dataset is None:
@@ -247,7 +263,7 @@ def make_stream(
             dataset = load(data_name)
         except ConfigError as error:
             own = f"For data of your own, put {data_name}.npz into {data_folder()} (or set CLTEACH_DATA)."
-            raise ConfigError(f"{unknown('stream', name, known)} {own}") from error
+            raise ConfigError(f"{unknown('stream', name, _known_streams())} {own}") from error
     if weights is not None and extractor is None:
         raise ConfigError(f"weights={str(weights)!r} belong to an extractor; name it as well (extractor='conv', say).")
     if extractor is not None:
@@ -257,6 +273,29 @@ def make_stream(
     if how == "permuted" and len(dataset.shape) == 1:
         settings = {"pad": 0, **settings}
     return MAKERS[how](dataset, scenario, **settings)
+
+
+def stream_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the stream of this name, converted as `make_stream` does it, for a file or to compare them.
+
+    Raises:
+        ConfigError: an unknown stream, an argument it does not have, or a value of the wrong kind.
+    """
+    how = name.partition("-")[0]
+    if how not in MAKERS:
+        raise unknown("stream", name, _known_streams())
+    found = {**arguments(make_stream, settings), **arguments(MAKERS[how], settings, EXPECTED)}
+    for key in ("name", "scenario", "dataset"):
+        found.pop(key, None)
+    for key in settings:
+        if key not in found:
+            known = [*inspect.signature(MAKERS[how]).parameters, "extractor", "weights"][2:]
+            raise unknown(f"setting of {how}-streams", str(key), known)
+    return {key: found[key] for key in settings}
+
+
+def _known_streams() -> list[str]:
+    return [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
 
 
 def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Generator) -> list[int]:

@@ -25,7 +25,7 @@ import joblib
 import torch
 
 from clteach.data.extractors import EXTRACTORS
-from clteach.data.streams import make_stream
+from clteach.data.streams import make_stream, stream_settings
 from clteach.data.tasks import Stream
 from clteach.errors import ClteachError, ConfigError, DivergedError, unknown
 from clteach.experiments.provenance import canonical, checkout, machine
@@ -34,6 +34,7 @@ from clteach.learners.learner import Learner
 from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
+from clteach.settings import SEED, convert_fields
 from clteach.storage import write_json
 from clteach.training.code import code
 from clteach.training.loop import train
@@ -73,6 +74,9 @@ class Job:
     stream_settings: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     evaluate_on: str = "test"
+
+    def __post_init__(self) -> None:
+        convert_fields(self, {"seed": SEED})
 
     def make_stream(self, seed: int) -> Stream:
         """The job's stream, drawn with this seed."""
@@ -248,7 +252,12 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
                 "iteration and one sample, and a seed of 0 or more."
             )
         cls = method(job.method)
-        job = replace(job, settings=asdict(configure(cls, dict(job.settings))), device=resolve_device(job.device).type)
+        job = replace(
+            job,
+            settings=asdict(configure(cls, dict(job.settings))),
+            stream_settings=stream_settings(job.stream, job.stream_settings),
+            device=resolve_device(job.device).type,
+        )
         key = canonical([job.stream, job.scenario, job.stream_settings])
         if key not in streams:
             streams[key] = job.make_stream(seed=0)
@@ -334,7 +343,7 @@ def _workers(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
 def _read(folder: Path) -> Result | None:
     """A finished job's result, or None."""
     try:
-        result: Result = json.loads((folder / "result.json").read_text())
+        result: Result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return result

@@ -176,7 +176,7 @@ def _reproduce_study(
             todo.append(joblib.delayed(_run_study)(study.run, file, {**row, "seed": seed, "steps": steps}))
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         joblib.Parallel(n_jobs or joblib.cpu_count(), batch_size=1)(todo)
-    results = [json.loads(file.read_text()) for file in files]
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     cells = []
     for i, (name_of_row, row) in enumerate(study.rows.items()):
         runs = results[i * n_seeds : (i + 1) * n_seeds]

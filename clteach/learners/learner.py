@@ -22,6 +22,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -33,17 +34,20 @@ from torch.optim import Optimizer
 
 from clteach.data.raw import as_read
 from clteach.data.tasks import Batch, Data, Spec, Stream
-from clteach.errors import ConfigError, DivergedError, unknown
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.optim import adam, constant
 from clteach.learners.penalty import Quadratic
 from clteach.models.frozen import in_eval_mode
 from clteach.models.nets import mlp
 from clteach.seeding import seeded, whole_seed
+from clteach.settings import MOST_UNITS, convert_fields
 
 Noise = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
 NetMaker = Callable[[tuple[int, ...], int], nn.Module]
 """Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
+LAYERS = "a tuple of layers, each of at least one unit"
+MOST_WEIGHTS = 1_000_000_000
 
 
 class Phase(NamedTuple):
@@ -93,13 +97,12 @@ class Learner(nn.Module):
         """forget Adam's moments at the start of every task"""
 
         def __post_init__(self) -> None:
-            for name, names in choices(type(self)).items():
-                if getattr(self, name) not in names:
-                    raise unknown(f"value of {name}", str(getattr(self, name)), names)
-            for name, units in vars(self).items():
-                layers = name.endswith("hidden") and units is not None
-                if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
-                    raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
+            layers = [field.name for field in dataclasses.fields(self) if field.name.endswith("hidden")]
+            convert_fields(self, dict.fromkeys(layers, LAYERS))
+            for name in layers:
+                units = getattr(self, name)
+                if isinstance(units, tuple):
+                    _check_layers(name, units)
             if not self.lr > 0:
                 raise ConfigError(f"lr={self.lr}: expected lr > 0.")
 
@@ -402,6 +405,15 @@ class Generator(Learner):
     ) -> Tensor:
         """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+def _check_layers(name: str, units: tuple[int, ...]) -> None:
+    if any(not 1 <= n <= MOST_UNITS for n in units):
+        raise ConfigError(f"{name}={units!r}: expected {LAYERS} and at most {MOST_UNITS:,}.")
+    if sum(a * b for a, b in pairwise(units)) > MOST_WEIGHTS:
+        raise ConfigError(
+            f"{name}={units!r}: more than {MOST_WEIGHTS:,} weights between the layers, 4 GB. Expected fewer units."
+        )
 
 
 def choices(config: type[Learner.Config]) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -74,7 +75,8 @@ def build(
         **settings: fields of the method's ``Config``.
 
     Raises:
-        ConfigError: unknown method or setting, a scenario the method does not support, or a network for one that takes none.
+        ConfigError: unknown method or setting, a scenario the method does not support, a network for one that takes none, or
+            more than memory holds.
     """
     cls = method(name)
     if settings:
@@ -84,7 +86,16 @@ def build(
     if net is not None and not cls.takes_net:
         taking = ", ".join(each for each, kind in METHODS.items() if kind.takes_net)
         raise ConfigError(f"{name} makes its networks itself. Leave net= out, or choose one of {taking}.")
-    return cls.make(spec, cfg, seed, net)
+    try:
+        return cls.make(spec, cfg, seed, net)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or "out of memory"
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", reason):
+            raise
+        raise ConfigError(
+            f"{name}: a learner with these settings does not fit into memory ({reason}). Expected networks and memories "
+            "that do: choose fewer units or samples."
+        ) from error
 
 
 def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:

@@ -74,7 +74,7 @@ class BrainInspiredReplay(GenerativeReplay):
         """forget all weights before every task, so that only replay carries the past"""
 
         def __post_init__(self) -> None:
-            if self.replay_model != "vae":
+            if isinstance(self.replay_model, str) and self.replay_model != "vae":
                 raise ConfigError(
                     f"brain-inspired-replay: replay_model={self.replay_model!r} is not possible, its generator is a part "
                     "of the classifier. Use generative-replay for another generator."

@@ -28,6 +28,7 @@ from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase, total
 from clteach.learners.penalty import Quadratic
+from clteach.settings import LARGEST, within
 
 
 class SI(Classifier):
@@ -51,6 +52,7 @@ class SI(Classifier):
             super().__post_init__()
             if not (self.c >= 0 and self.epsilon > 0):
                 raise ConfigError(f"si: c={self.c}, epsilon={self.epsilon}, expected a strength ≥ 0 and ε > 0.")
+            within("si", 1e-30, LARGEST, epsilon=self.epsilon)  # below, float32 divides 0 by 0 where no weight moved
 
     penalty: Quadratic
     omega: Tensor  # (P,) ω, the path integral of the current task

@@ -22,12 +22,14 @@ from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
+from clteach.settings import SEED, converted
 from clteach.training.checkpoint import Position, restore, save
 from clteach.training.code import code as fingerprint
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
 
+@converted(seed=SEED)
 def train(
     learner: Learner | str,
     stream: Stream,

@@ -77,7 +77,7 @@ class Run:
         """
         path = Path(folder) / "run.json"
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != storage.FORMAT:
                 raise ValueError(f"format {document['format']}, expected {storage.FORMAT}")
             learner = load_learner(Path(folder) / "learner.safetensors", net)

@@ -13,6 +13,7 @@ from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker
 from clteach.methods import build
 from clteach.progress import Report
+from clteach.settings import MOST_SAMPLES, MOST_STEPS
 from clteach.training.run import Run
 
 
@@ -34,10 +35,12 @@ class Plan(NamedTuple):
     def check(self, stream: Stream) -> None:
         """ConfigError where the arguments cannot work."""
         counts = (self.steps, self.batch_size, self.checkpoint_every, self.log_every)
-        if min(counts) < 1 or self.eval_every < 0:
+        too_many = self.steps > MOST_STEPS or self.batch_size > MOST_SAMPLES
+        if min(counts) < 1 or self.eval_every < 0 or too_many:
             raise ConfigError(
                 f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every}, "
-                f"log_every={self.log_every}, eval_every={self.eval_every}: expected whole numbers ≥ 1 (eval_every ≥ 0)."
+                f"log_every={self.log_every}, eval_every={self.eval_every}: expected whole numbers ≥ 1 (eval_every ≥ 0), "
+                f"at most {MOST_STEPS:,} steps and {MOST_SAMPLES:,} samples per step."
             )
         if self.evaluate_on not in ("test", "valid") or (self.evaluate_on == "valid" and stream[0].valid is None):
             raise ConfigError(
@@ -102,12 +105,12 @@ def resolve_device(device: torch.device | str) -> torch.device:
     Raises:
         ConfigError: an unknown device, or one this machine does not have.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"device {str(device)!r} cannot be used ({reason}). Expected 'auto', 'cpu' or 'cuda'."

@@ -25,7 +25,7 @@ from clteach.training.loop import train
 FINETUNE = """
 data.catalogue data.dataset data.extractors data.inputs data.items data.labels data.own_data data.raw data.tasks errors
 learners.generator learners.learner learners.optim learners.penalty methods.finetune metrics.generation metrics.judge
-models.frozen models.nets progress seeding storage training.checkpoint training.code training.loop training.run
+models.frozen models.nets progress seeding settings storage training.checkpoint training.code training.loop training.run
 training.start version
 """.split()
 
