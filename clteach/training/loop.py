@@ -21,7 +21,7 @@ from clteach.learners.learner import Learner, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
-from clteach.training.checkpoint import Position, restore, save
+from clteach.training.checkpoint import Position, begun, restore, save
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
@@ -90,7 +90,7 @@ def train(
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan), Position()
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
-        if plan.checkpoint is not None and plan.checkpoint.exists():
+        if plan.checkpoint is not None and begun(plan.checkpoint):
             restore(plan.checkpoint, run, at)
         else:
             learner.prepare(stream)
