@@ -241,7 +241,7 @@ def _checked_format(path: Path, document: Any) -> dict[str, Any]:
     if document["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {str(document['format'])[:20]}, this version of clteach reads {FORMAT}. "
-            "Make it again, or read it with the version that wrote it."
+            "Expected a file of this version: make it again, or read it with the version that wrote it."
         )
     return document
 

@@ -81,14 +81,17 @@ def restore(path: Path, run: Run, at: Position) -> None:
     """
     tensors, meta = storage.load_tensors(path)
     if "position" not in meta:
-        raise CheckpointError(f"{path} is no checkpoint, but another file of clteach. Choose another file.")
+        raise CheckpointError(
+            f"{path} is no checkpoint, but another file of clteach. Expected one that train(checkpoint=...) wrote, or "
+            "the name of a new file; choose another one."
+        )
     try:
         saved = meta["config"]
         if saved != run.config:
             differing = [k for k in run.config if saved.get(k) != run.config[k]]
             what = "; ".join(f"{k} was {saved.get(k)!r}, is {run.config[k]!r}" for k in differing)
             raise CheckpointError(
-                f"{path} belongs to another experiment ({what}). "
+                f"{path} belongs to another experiment ({what}). Expected the same settings. "
                 "Delete it or choose another file to start anew, or repeat the same settings to resume."
             )
         run.learner.load_state_dict(

@@ -133,7 +133,7 @@ def load_learner(path: str | Path) -> Learner:
         cls = method(about["name"])
         learner = cls(spec, configure(cls, about["cfg"]), about["seed"])
         learner.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path} does not hold a learner of this version ({why}). "
