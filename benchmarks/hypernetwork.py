@@ -122,7 +122,7 @@ def main() -> None:
         "peak_memory_gib": round(peak, 3),
     }
     print(json.dumps(record, indent=1))
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"written to {args.out} and {picture(record, args.out.with_suffix('.png'))}")
 
 

@@ -130,7 +130,7 @@ def main() -> None:
         "machine": {**machine(), "threads_per_process": args.threads},
         "rows": rows,
     }
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"written to {args.out}")
 
 

@@ -266,7 +266,7 @@ def main() -> None:
         "peak_memory_gib": round(peak, 3),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"written to {args.out}")
 
 

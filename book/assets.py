@@ -65,13 +65,13 @@ def unpack(archive: Path, wanted: dict[str, str], target: Path) -> None:
 
 def fetch() -> None:
     """Fill book/_static/vendor, unless it already holds exactly ``ASSETS``."""
-    if STAMP.is_file() and json.loads(STAMP.read_text()) == ASSETS:
+    if STAMP.is_file() and json.loads(STAMP.read_text(encoding="utf-8")) == ASSETS:
         return
     npm = find_npm()
     with tempfile.TemporaryDirectory() as folder:
         # A cache of its own: the home folder of a build machine need not be writable.
         command = [npm, "pack", "--json", "--cache", f"{folder}/cache", *ASSETS]
-        packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        packed = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
         if packed.returncode:
             raise SystemExit(
                 f"npm could not fetch {', '.join(ASSETS)} from its registry:\n{packed.stderr.strip()}\n"
@@ -80,7 +80,7 @@ def fetch() -> None:
         shutil.rmtree(VENDOR, ignore_errors=True)
         for package, wanted in zip(json.loads(packed.stdout), ASSETS.values(), strict=True):
             unpack(Path(folder, package["filename"]), wanted, VENDOR)
-    STAMP.write_text(json.dumps(ASSETS, indent=1) + "\n")
+    STAMP.write_text(json.dumps(ASSETS, indent=1) + "\n", encoding="utf-8")
     print(f"fetched {', '.join(ASSETS)} into {VENDOR}")
 
 

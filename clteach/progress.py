@@ -85,7 +85,7 @@ def to_file(path: Path, every: float = 0.2) -> Report:
         if done == total or now - written >= every:
             written = now
             with contextlib.suppress(OSError):  # a full disk must not end a run because of its progress bar
-                path.write_text(f"{done} {text}")
+                path.write_text(f"{done} {text}", encoding="utf-8")
 
     return report
 
@@ -140,7 +140,7 @@ def board(jobs: Sequence[Watched], show: bool | None = None) -> Iterator[None]:
 def _read(path: Path) -> tuple[int, str]:
     """(steps done, text); (0, "") while there is no complete report."""
     try:
-        done, text = path.read_text().split(" ", 1)
+        done, text = path.read_text(encoding="utf-8").split(" ", 1)
         return int(done), text
     except (OSError, ValueError):
         return 0, ""

@@ -27,7 +27,7 @@ import torch
 from clteach.data.extractors import EXTRACTORS
 from clteach.data.streams import make_stream, stream_settings
 from clteach.data.tasks import Stream
-from clteach.errors import ClteachError, ConfigError, DivergedError, unknown
+from clteach.errors import CheckpointError, ClteachError, ConfigError, DivergedError, unknown
 from clteach.experiments.provenance import canonical, checkout, machine
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner
@@ -35,7 +35,7 @@ from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
 from clteach.settings import SEED, convert_fields
-from clteach.storage import write_json
+from clteach.storage import load_sealed, sealed, write_json
 from clteach.training.code import code
 from clteach.training.loop import train
 from clteach.training.run import Run
@@ -128,7 +128,7 @@ def run_jobs(
     if fresh:
         for plan in plans:
             shutil.rmtree(plan.folder, ignore_errors=True)
-    results = {plan.folder: _read(plan.folder) for plan in plans}
+    results = {plan.folder: read_back(plan.folder / "result.json") for plan in plans}
     waiting = {plan.folder: plan for plan in plans if results[plan.folder] is None}
     todo = sorted(waiting.values(), key=lambda plan: -plan.cost)
     for plan in todo:
@@ -148,7 +148,7 @@ def run_jobs(
         results[plan.folder] = result
         (plan.folder / "progress").unlink(missing_ok=True)
         if not (plan.folder / "result.json").exists():  # a cluster that does not share the folder
-            write_json(plan.folder / "result.json", result)
+            write_json(plan.folder / "result.json", sealed(result))
     return [{**(results[plan.folder] or {}), "read_back": plan.folder not in waiting} for plan in plans]
 
 
@@ -208,7 +208,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
         "fingerprint": stream.fingerprint,
         **({"notes": notes} if (notes := [*stream.notes, *_unread(cls, source)]) else {}),
     }
-    write_json(folder / "result.json", result)
+    write_json(folder / "result.json", sealed(result))
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -342,13 +342,12 @@ def _workers(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
             yield
 
 
-def _read(folder: Path) -> Result | None:
-    """A finished job's result, or None."""
+def read_back(file: Path) -> Result | None:
+    """What a finished run wrote, or None: a damaged file is as good as none."""
     try:
-        result: Result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return load_sealed(file)
+    except CheckpointError:
         return None
-    return result
 
 
 def check_place(out: Path, n_jobs: int | None) -> None:

@@ -18,7 +18,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """What the runs ran on."""
     model = platform.processor()
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
@@ -41,7 +41,7 @@ def checkout() -> str | None:
 
     def git(*words: str) -> str | None:
         with contextlib.suppress(OSError):
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8", check=False)
             return done.stdout.strip() if done.returncode == 0 else None
         return None
 

@@ -25,12 +25,12 @@ from clteach.data.extractors import trained
 from clteach.errors import ConfigError, unknown
 from clteach.experiments import papers
 from clteach.experiments.agreement import compare, published
-from clteach.experiments.jobs import Job, check_place, run_jobs
+from clteach.experiments.jobs import Job, check_place, read_back, run_jobs
 from clteach.experiments.provenance import checkout, in_turn, machine, together
 from clteach.experiments.recipe import Recipe, Study, chosen
 from clteach.experiments.summary import statistics, summarise
 from clteach.methods import METHODS, fitting
-from clteach.storage import write_json
+from clteach.storage import load_sealed, sealed, write_json
 from clteach.training.code import code
 from clteach.version import __version__
 
@@ -172,11 +172,11 @@ def _reproduce_study(
         identity = json.dumps([code(study.run) or uuid.uuid4().hex, dict(row), steps, seed], sort_keys=True)
         file = out / "runs" / name / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
         files.append(file)
-        if fresh or not file.exists():
+        if fresh or read_back(file) is None:
             todo.append(joblib.delayed(_run_study)(study.run, file, {**row, "seed": seed, "steps": steps}))
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         joblib.Parallel(n_jobs or joblib.cpu_count(), batch_size=1)(todo)
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    results = [load_sealed(file) for file in files]
     cells = []
     for i, (name_of_row, row) in enumerate(study.rows.items()):
         runs = results[i * n_seeds : (i + 1) * n_seeds]
@@ -223,4 +223,4 @@ def _run_study(run: Callable[..., dict[str, float]], file: Path, arguments: Mapp
         measures = run(**arguments)
     finally:
         torch.set_num_threads(threads)
-    write_json(file, {**arguments, "measures": measures, "seconds": time.perf_counter() - started})
+    write_json(file, sealed({**arguments, "measures": measures, "seconds": time.perf_counter() - started}))

@@ -44,10 +44,10 @@ from clteach.settings import MOST_UNITS, convert_fields
 
 Noise = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
-LAYERS = "a tuple of layers, each of at least one unit"
-MOST_WEIGHTS = 1_000_000_000
 NetMaker = Callable[[tuple[int, ...], int], nn.Module]
 """Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
+LAYERS = "a tuple of layers, each of at least one unit"
+MOST_WEIGHTS = 1_000_000_000
 
 
 class Phase(NamedTuple):

@@ -75,8 +75,8 @@ def build(
         **settings: fields of the method's ``Config``.
 
     Raises:
-        ConfigError: unknown method or setting, a scenario the method does not support, a network for one that takes none,
-            or more than memory holds.
+        ConfigError: unknown method or setting, a scenario the method does not support, a network for one that takes none, or
+            more than memory holds.
     """
     cls = method(name)
     if settings:

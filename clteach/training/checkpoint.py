@@ -68,6 +68,12 @@ def save(path: Path | None, run: Run, at: Position) -> None:
     storage.save_tensors(path, tensors, meta)
 
 
+def begun(path: Path) -> bool:
+    """Is there a checkpoint to go on from? Also sweeps away what a killed save of it left behind."""
+    storage.sweep(path)
+    return path.exists()
+
+
 def restore(path: Path, run: Run, at: Position) -> None:
     """Fill the run and its position from the file.
 
@@ -75,13 +81,18 @@ def restore(path: Path, run: Run, at: Position) -> None:
         CheckpointError: it is damaged, or belongs to another experiment.
     """
     tensors, meta = storage.load_tensors(path)
+    if "position" not in meta:
+        raise CheckpointError(
+            f"{path} is no checkpoint, but another file of clteach. Expected one that train(checkpoint=...) wrote, or "
+            "the name of a new file; choose another one."
+        )
     try:
         saved = meta["config"]
         if saved != run.config:
             differing = [k for k in run.config if saved.get(k) != run.config[k]]
             what = "; ".join(f"{k} was {saved.get(k)!r}, is {run.config[k]!r}" for k in differing)
             raise CheckpointError(
-                f"{path} belongs to another experiment ({what}). "
+                f"{path} belongs to another experiment ({what}). Expected the same settings. "
                 "Delete it or choose another file to start anew, or repeat the same settings to resume."
             )
         if at.code is None or meta["position"]["code"] != at.code:
@@ -105,6 +116,8 @@ def restore(path: Path, run: Run, at: Position) -> None:
         at.sums = {name: torch.tensor(value, device=run.learner.device) for name, value in at.sums.items()}
         torch.set_num_threads(meta["threads"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} does not fit this version of the method ({error}). Delete it to start again."
+            f"{path} does not fit this version of the method ({why}). "
+            "Expected a checkpoint of the same version; delete it to start again."
         ) from error

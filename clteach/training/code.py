@@ -180,7 +180,7 @@ def _of_class(cls: type, found: dict[str, str]) -> list[Any]:
 
 def _generated(function: FunctionType) -> bool:
     """Written by `dataclass`: its source is the class's annotations."""
-    return function.__code__.co_qualname.startswith("__create_fn__")
+    return inspect.unwrap(function).__code__.co_qualname.startswith("__create_fn__")
 
 
 def _of_function(function: FunctionType, found: dict[str, str]) -> list[Any]:

@@ -23,7 +23,7 @@ from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
 from clteach.settings import SEED, converted
-from clteach.training.checkpoint import Position, restore, save
+from clteach.training.checkpoint import Position, begun, restore, save
 from clteach.training.code import code as fingerprint
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
@@ -101,7 +101,7 @@ def train(
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
         if plan.checkpoint is not None:
             at.code = fingerprint(type(learner), learner.own_net) if code is None else code
-        if plan.checkpoint is not None and plan.checkpoint.exists():
+        if plan.checkpoint is not None and begun(plan.checkpoint):
             restore(plan.checkpoint, run, at)
         else:
             learner.prepare(stream)

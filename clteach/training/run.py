@@ -57,10 +57,15 @@ class Run:
         return self.learner.phases(t, self.config["steps"])
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``run.json`` (numbers and settings) and ``learner.safetensors`` (weights) into `folder`."""
+        """Write ``run.json`` (numbers and settings) and ``learner.safetensors`` (weights) into `folder`.
+
+        Raises:
+            ClteachError: the folder cannot be written.
+        """
         folder = Path(folder)
-        self.learner.save(folder / "learner.safetensors")
-        text = json.dumps({"format": storage.FORMAT, "config": self.config, **self.numbers()}, indent=1).encode()
+        weights = storage.saved_checksum(self.learner.save(folder / "learner.safetensors"))
+        document = storage.sealed({"config": self.config, "learner": weights, **self.numbers()})
+        text = json.dumps(document, indent=1).encode()
         write_atomic(folder / "run.json", lambda file: file.write(text))
         return folder
 
@@ -73,20 +78,20 @@ class Run:
             net: as in `load_learner`.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another format.
+            CheckpointError: a file is missing, damaged, of another format, or the two are not of one run.
         """
-        path = Path(folder) / "run.json"
+        path, weights = Path(folder) / "run.json", Path(folder) / "learner.safetensors"
+        document = storage.load_sealed(path)
+        learner = load_learner(weights, net)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["format"] != storage.FORMAT:
-                raise ValueError(f"format {document['format']}, expected {storage.FORMAT}")
-            learner = load_learner(Path(folder) / "learner.safetensors", net)
             run = cls(learner, document["config"], torch.empty(0), torch.empty(0))
             run.set_numbers(document)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if document["learner"] != storage.saved_checksum(weights):
+                raise ValueError(f"{weights.name} is of another run")
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path} cannot be read as a saved run ({type(error).__name__}: {error}). "
-                "Expected the folder that Run.save wrote, with run.json and learner.safetensors."
+                f"{path} cannot be read as a saved run ({error}). "
+                "Expected the folder that Run.save wrote, with run.json and learner.safetensors: save the run again."
             ) from error
         return run
 
@@ -106,7 +111,7 @@ class Run:
         self.accuracy = _matrix(numbers["accuracy"])
         (self.initial,) = _matrix([numbers["initial"]])
         self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
-        self.quality = {measure: _matrix(rows) for measure, rows in numbers.get("quality", {}).items()}
+        self.quality = {measure: _matrix(rows) for measure, rows in numbers["quality"].items()}
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:
@@ -129,6 +134,8 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
     """
     tensors, meta = storage.load_tensors(path)
     try:
+        if "learner" not in meta:
+            raise TypeError("it holds something else")
         about = meta["learner"]
         spec = about["spec"]
         spec = spec_from(spec)
@@ -137,8 +144,12 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
             raise CheckpointError(f"{path} holds a network of your own, made by {about['net']}: pass it as net=.")
         learner = cls.make(spec, configure(cls, about["cfg"]), about["seed"], net)
         learner.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not hold a learner of this version ({error}).") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} does not hold a learner of this version ({why}). "
+            "Expected what Learner.save wrote; choose another file, or save the learner again."
+        ) from error
     return learner.eval()
 
 

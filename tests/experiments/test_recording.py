@@ -17,7 +17,7 @@ from clteach.errors import CheckpointError, ClteachError, ConfigError
 from clteach.experiments import papers, provenance, recording
 from clteach.experiments.recipe import Recipe, Row, Study, by
 from clteach.experiments.recording import reproduce
-from clteach.storage import save_tensors
+from clteach.storage import load_sealed, save_tensors, sealed, write_json
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
     """The finished runs of a long recipe may be carried to another machine, which goes on with the next seed."""
     reproduce("split-digits", tmp_path / "there", iters=2, seeds=1, device="cpu", n_jobs=1)
     for file in (tmp_path / "there").rglob("result.json"):
-        there = json.loads(file.read_text())
+        there = load_sealed(file)
         there |= {"device": {**there["device"], "cpu": "another CPU"}, "commit": "another commit"}
         copy = tmp_path / "here" / file.relative_to(tmp_path / "there")
         copy.parent.mkdir(parents=True)
-        copy.write_text(json.dumps(there))
+        write_json(copy, sealed(there))
     path = reproduce("split-digits", tmp_path / "here", iters=2, seeds=2, device="cpu", n_jobs=1)
     record, alone = json.loads(path.read_text()), provenance.machine()
     assert record["device"] == {**alone, "cpu": f"another CPU, {alone['cpu']}"}
