@@ -12,9 +12,11 @@ import inspect
 import math
 import numbers
 import os
+import re
 import reprlib
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -135,6 +137,26 @@ def within(who: str, low: float, high: float, **values: float | None) -> None:
             raise ConfigError(
                 f"{who}: {name}={_shown(value)}, expected at least {_bound(low)} and at most {_bound(high)}."
             )
+
+
+@contextmanager
+def in_memory(what: str, fewer: str) -> Iterator[None]:
+    """What is done inside asks for memory, how much being known to the settings alone.
+
+    Args:
+        what: what may not fit into memory, for the error.
+        fewer: what to choose then.
+
+    Raises:
+        ConfigError: there is not so much.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or "out of memory"
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", reason):
+            raise
+        raise ConfigError(f"{what} does not fit into memory ({reason}). Expected what does: choose {fewer}.") from error
 
 
 def _bound(value: float) -> str:

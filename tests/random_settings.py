@@ -140,7 +140,7 @@ def attempt(trial: Trial) -> Outcome:
         run = train(trial.method, stream, **how, **trial.settings)
     except ClteachError as error:
         frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-        if "_loop" not in frames:
+        if "_loop" not in frames or "does not fit into memory" in str(error):  # that a step may find out, the first one
             return Outcome("refused", str(error))
         return Outcome("diverged" if isinstance(error, DivergedError) else "failed", f"while it trained: {error}")
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from clteach.methods.online_ewc import OnlineEWC
 from clteach.methods.si import SI
 from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
+from clteach.settings import in_memory
 
 L = TypeVar("L", bound=type[Learner])
 
@@ -86,16 +86,8 @@ def build(
     if net is not None and not cls.takes_net:
         taking = ", ".join(each for each, kind in METHODS.items() if kind.takes_net)
         raise ConfigError(f"{name} makes its networks itself. Leave net= out, or choose one of {taking}.")
-    try:
+    with in_memory(f"{name}: a learner with these settings", "fewer units or samples"):
         return cls.make(spec, cfg, seed, net)
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).partition("\n")[0] or "out of memory"
-        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", reason):
-            raise
-        raise ConfigError(
-            f"{name}: a learner with these settings does not fit into memory ({reason}). Expected networks and memories "
-            "that do: choose fewer units or samples."
-        ) from error
 
 
 def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:

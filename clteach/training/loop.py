@@ -22,7 +22,7 @@ from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
-from clteach.settings import SEED, converted
+from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
 from clteach.training.code import code as fingerprint
 from clteach.training.run import Run
@@ -77,7 +77,7 @@ def train(
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work, or a learner that has been trained already.
+        ConfigError: arguments that cannot work or that memory does not suffice for, or a learner that was trained already.
         DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
@@ -98,7 +98,10 @@ def train(
     learner = built(learner, stream, plan, net, settings)
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan), Position()
-    with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
+    fits = in_memory(
+        f"{learner.name}: training in batches of {batch_size}", "a smaller batch_size, fewer units or samples"
+    )
+    with _threads_restored(), fits, _compiled(learner, compile) if compile else nullcontext():
         if plan.checkpoint is not None:
             at.code = fingerprint(type(learner), learner.own_net) if source is None else source
         if plan.checkpoint is not None and begun(plan.checkpoint):

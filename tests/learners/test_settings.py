@@ -220,6 +220,18 @@ def test_what_memory_does_not_hold_is_one_error(monkeypatch: pytest.MonkeyPatch)
         build("finetune", spec)
 
 
+def test_a_step_that_memory_does_not_hold_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    stream = split(toy_data(), tasks=2)
+    monkeypatch.setattr(METHODS["finetune"], "loss", fail)
+    with pytest.raises(
+        ConfigError, match=r"finetune: training in batches of 5 does not fit .*2 GiB.*smaller batch_size"
+    ):
+        train("finetune", stream, steps=2, batch_size=5, device="cpu")
+
+
 def test_a_method_of_ones_own_may_have_other_kinds_of_settings() -> None:
     device = torch.device("cpu")
 
