@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from clteach.data.tasks import Spec, Stream
     from clteach.learners.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
-    from clteach.metrics.accuracy import average_accuracy, backward_transfer, forgetting, forward_transfer
+    from clteach.metrics.accuracy import (
+        average_accuracy,
+        average_incremental_accuracy,
+        backward_transfer,
+        forgetting,
+        forward_transfer,
+    )
     from clteach.training.learner_checks import check_learner
     from clteach.training.loop import train
     from clteach.training.run import Run, load_learner
@@ -43,7 +49,13 @@ _HOME = {
     "data.tasks": ["Spec", "Stream"],
     "learners.learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
-    "metrics.accuracy": ["average_accuracy", "backward_transfer", "forgetting", "forward_transfer"],
+    "metrics.accuracy": [
+        "average_accuracy",
+        "average_incremental_accuracy",
+        "backward_transfer",
+        "forgetting",
+        "forward_transfer",
+    ],
     "training.learner_checks": ["check_learner"],
     "training.loop": ["train"],
     "training.run": ["Run", "load_learner"],
@@ -61,6 +73,7 @@ __all__ = [
     "Spec",
     "Stream",
     "average_accuracy",
+    "average_incremental_accuracy",
     "backward_transfer",
     "build",
     "check_learner",

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from clteach.data.streams import MAKERS, dirichlet, permuted, split
-from clteach.errors import ClteachError
+from clteach.errors import ClteachError, DivergedError
 from clteach.methods import METHODS
 from clteach.training.learner_checks import TINY, toy_data
 from clteach.training.loop import train
@@ -142,7 +142,7 @@ def attempt(trial: Trial) -> Outcome:
         frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         if "_loop" not in frames:
             return Outcome("refused", str(error))
-        return Outcome("diverged" if "diverged" in str(error) else "failed", f"while it trained: {error}")
+        return Outcome("diverged" if isinstance(error, DivergedError) else "failed", f"while it trained: {error}")
     except Exception as error:
         return Outcome("failed", f"{type(error).__name__}: {error}")
     numbers = [v for row in run.losses for v in row.values() if isinstance(v, float)]

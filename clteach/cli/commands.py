@@ -49,7 +49,7 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     """``clteach run``."""
     from clteach.experiments.jobs import run_jobs
     from clteach.experiments.papers import default_preset
-    from clteach.experiments.summary import summarise
+    from clteach.experiments.summary import incremental, summarise
     from clteach.methods import method
     from clteach.metrics.accuracy import MEASURES
 
@@ -69,7 +69,8 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     if finished:
         notes.append(f"{finished} of {len(results)} runs were finished before and are read back (--fresh repeats them)")
     n = args.seeds
-    summaries = {name: summarise(results[i * n : (i + 1) * n]) for i, name in enumerate(methods)}
+    of_method = {name: results[i * n : (i + 1) * n] for i, name in enumerate(methods)}
+    summaries = {name: {**summarise(seeds), **incremental(seeds)} for name, seeds in of_method.items()}
     notes += [message for summary in summaries.values() for message in summary.get("diverged", [])]
     notes += dict.fromkeys(note for result in results for note in result.get("notes", []))
     stem = f"{args.stream}-{args.scenario}"
@@ -80,6 +81,7 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
         "stream": args.stream,
         "scenario": args.scenario,
         "preset": args.preset or default_preset(args.stream),
+        "stream_settings": results[0]["job"]["stream_settings"],
         "steps": jobs[0].steps,
         "batch": jobs[0].batch,
         "seeds": list(range(n)),
@@ -125,6 +127,9 @@ def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]
     # Of generators also how good their samples are in other respects.
     further = [name for name in ("precision", "recall") if all(f"average_{name}" in one for one in summaries.values())]
     heads = [f"average {MEASURES[name].label}{MEASURES[name].unit}" for name in (measure, *further)]
+    seen = "average_incremental_accuracy_by_samples"
+    if any(seen in one for one in summaries.values()):
+        heads.append("incremental (%)")
     for head in (*heads, "forgetting", "seconds", "steps/s"):
         table.add_column(head, justify="right")
     for name, summary in sorted(summaries.items(), key=lambda item: _rank(item[1], measure)):
@@ -132,6 +137,7 @@ def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]
             name,
             _shown(summary[key], measure),
             *(_shown(summary[f"average_{name}"], name) for name in further),
+            *([_shown(summary.get(seen), measure)] if "incremental (%)" in heads else []),
             _shown(summary["forgetting"], measure),
             "–" if summary["seconds"] is None else f"{summary['seconds']:.1f}",
             "–" if summary["seconds"] is None else f"{summary['iterations_per_second']:.0f}",

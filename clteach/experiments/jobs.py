@@ -165,7 +165,8 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
     Returns:
         ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
         ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
-        ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
+        ``iterations_per_second``, the numbers ``samples`` (T,) that each task is evaluated on, and the stream's
+        ``fingerprint``. A method with another measure than accuracy has its
         name instead (``fid``, ``average_fid``) and says so in ``measure``; a pure generator also has all its measures,
         ``quality``: {measure: (T, T)}. ``notes`` say where a score cannot be wrong (`Stream.notes`). Of a training that
         diverged there are no scores: they are None, and ``diverged`` says what happened.
@@ -186,7 +187,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
             seed=job.seed,
             device=job.device,
             checkpoint=checkpoint,
-            code=source,
+            source=source,
             evaluate_on=job.evaluate_on,
             quality=issubclass(cls, PureGenerator),
             progress=to_file(folder / "progress"),
@@ -203,6 +204,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
         "commit": commit,
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
         **(_scores(run, cls.measure) if run is not None else _no_scores(str(diverged), cls.measure)),
+        "samples": [len(task.valid if job.evaluate_on == "valid" and task.valid else task.test) for task in stream],
         "fingerprint": stream.fingerprint,
         **({"notes": notes} if (notes := [*stream.notes, *_unread(cls, source)]) else {}),
     }

@@ -46,7 +46,7 @@ def train(
     evaluate_on: str = "test",
     quality: bool = False,
     compile: bool | str = False,
-    code: str | None = None,
+    source: str | None = None,
     net: NetMaker | None = None,
     **settings: Any,
 ) -> Run:
@@ -69,7 +69,7 @@ def train(
             a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
             pays off in long runs only, mostly on a GPU.
-        code: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
+        source: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
         net: with a method's name, makes a network of one's own, see `clteach.build`.
         **settings: fields of the method's Config when `learner` is a name.
 
@@ -100,7 +100,7 @@ def train(
     run, at = new_run(learner, stream, plan), Position()
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
         if plan.checkpoint is not None:
-            at.code = fingerprint(type(learner), learner.own_net) if code is None else code
+            at.code = fingerprint(type(learner), learner.own_net) if source is None else source
         if plan.checkpoint is not None and begun(plan.checkpoint):
             restore(plan.checkpoint, run, at)
         else:

@@ -99,7 +99,7 @@ def test_other_settings_are_another_job(tmp_path: Path, monkeypatch: pytest.Monk
     # the code is part of a job: that of its own method and of what that stands on, not that of other methods
     sources = jobs._code(METHODS["finetune"]), jobs._code(METHODS["ewc"])
     assert sources[0] != sources[1]
-    monkeypatch.setattr(jobs, "_code", lambda cls: "another version")
+    monkeypatch.setattr(jobs, "_code", lambda *_: "another version")
     assert jobs._plan([TINY], tmp_path)[0].folder not in folders
 
 

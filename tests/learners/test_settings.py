@@ -280,6 +280,13 @@ def test_arguments_of_train_that_cannot_work_are_named(argument: str, value: Any
         train("finetune", split(toy_data(), tasks=2), **{"device": "cpu", argument: value})
 
 
+def test_no_setting_of_a_method_has_the_name_of_an_argument_of_train() -> None:
+    """`train("ebgan", stream, code=4)` is about the critic's code: it must not land in an argument of the loop."""
+    own = {name for name, p in inspect.signature(train).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    taken = {name: own & set(cls.Config.__dataclass_fields__) for name, cls in METHODS.items()}
+    assert not any(taken.values()), taken
+
+
 def test_a_converted_function_is_the_same_function() -> None:
     assert inspect.signature(train).parameters["steps"].default == 2000
     assert (train.__doc__ or "").startswith("Train a learner")
