@@ -6,6 +6,8 @@ SIZE ?= quick
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Other libraries live apart: they bring a hundred packages that nothing here needs.
+PEERS := .venv-peers
 # Threads come from processes here: two processes with one thread each beat one process with two.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -17,12 +19,12 @@ endif
 endif
 
 # pip stands in wherever uv is missing or cannot reach the registry that pip is set up for.
-install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python $(1); then :; \
-	else $(BIN)/python -m pip install $(1); fi
+install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(1)/bin/python $(2); then :; \
+	else $(1)/bin/python -m pip install $(2); fi
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises claims times record bench clean distclean
+.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises claims times record bench peers clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -74,15 +76,19 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 	cp results/*.json clteach/results/
 	$(BIN)/python -m clteach.results README.md
 
-bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic
+bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic, and grading beside an older build
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
+	$(BIN)/python -m benchmarks.grading
+
+peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
+	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built
 	rm -rf book/_build book/api book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-distclean: clean  ## remove what was built and .venv
-	rm -rf $(VENV)
+distclean: clean  ## remove what was built, .venv and .venv-peers
+	rm -rf $(VENV) $(PEERS)
 
 # The stamps: made once, again when pyproject.toml changes.
 $(VENV)/.made:
@@ -97,9 +103,14 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.core: pyproject.toml | $(VENV)/.made
-	$(call install,-e .)
+	$(call install,$(VENV),-e .)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
-	$(call install,-e ".[dev]")
+	$(call install,$(VENV),-e ".[dev]")
 	@touch $(VENV)/.core $@
+
+$(PEERS)/.made: pyproject.toml tests/peers/requirements.txt | $(VENV)/.made
+	$(PYTHON) -m venv $(PEERS)
+	$(call install,$(PEERS),-e . -r tests/peers/requirements.txt)
+	@touch $@

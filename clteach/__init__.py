@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from clteach.data.catalogue import load
     from clteach.data.dataset import Dataset
     from clteach.data.extractors import encode, register_extractor
+    from clteach.data.folders import from_folder
     from clteach.data.own_data import from_arrays
     from clteach.data.streams import dirichlet, make_stream, permuted, split
     from clteach.data.tasks import Spec, Stream
     from clteach.learners.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
-    from clteach.metrics.accuracy import average_accuracy, backward_transfer, forgetting, forward_transfer
+    from clteach.metrics.accuracy import (
+        average_accuracy,
+        average_incremental_accuracy,
+        backward_transfer,
+        forgetting,
+        forward_transfer,
+    )
     from clteach.training.learner_checks import check_learner
     from clteach.training.loop import train
     from clteach.training.run import Run, load_learner
@@ -36,12 +43,19 @@ _HOME = {
     "data.catalogue": ["load"],
     "data.dataset": ["Dataset"],
     "data.extractors": ["encode", "register_extractor"],
+    "data.folders": ["from_folder"],
     "data.own_data": ["from_arrays"],
     "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
     "data.tasks": ["Spec", "Stream"],
     "learners.learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
-    "metrics.accuracy": ["average_accuracy", "backward_transfer", "forgetting", "forward_transfer"],
+    "metrics.accuracy": [
+        "average_accuracy",
+        "average_incremental_accuracy",
+        "backward_transfer",
+        "forgetting",
+        "forward_transfer",
+    ],
     "training.learner_checks": ["check_learner"],
     "training.loop": ["train"],
     "training.run": ["Run", "load_learner"],
@@ -59,6 +73,7 @@ __all__ = [
     "Spec",
     "Stream",
     "average_accuracy",
+    "average_incremental_accuracy",
     "backward_transfer",
     "build",
     "check_learner",
@@ -67,6 +82,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "from_arrays",
+    "from_folder",
     "load",
     "load_learner",
     "make_stream",

@@ -21,6 +21,10 @@ class ConfigError(ClteachError, ValueError):
     """A setting that cannot work: an unknown name, a scenario the method does not support, a bad value."""
 
 
+class DivergedError(ConfigError):
+    """A training whose losses, weights or answers are no finite numbers any more: its scores would mean nothing."""
+
+
 class CheckpointError(ClteachError):
     """A checkpoint or saved run that is damaged or belongs to another experiment."""
 

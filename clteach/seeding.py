@@ -6,13 +6,13 @@ That is what makes a resumed run bit-identical to an uninterrupted one, and one 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from clteach.errors import ConfigError
+from clteach.settings import SEED, convert
 
 
 def derive(seed: int, *path: int | str) -> int:
@@ -20,7 +20,8 @@ def derive(seed: int, *path: int | str) -> int:
 
     A hash rather than a sum, so that neighbouring addresses give unrelated streams.
     """
-    digest = hashlib.blake2b(repr((operator.index(seed), *path)).encode(), digest_size=8).digest()
+    seed = seed if type(seed) is int else whole_seed(seed)
+    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -30,12 +31,9 @@ def whole_seed(seed: int) -> int:
     Raises:
         ConfigError: no whole number of 0 or more.
     """
-    try:
-        value = operator.index(seed)
-    except TypeError:
-        value = -1
+    value: int = convert("seed", seed, int, SEED)
     if value < 0:
-        raise ConfigError(f"seed={seed!r}: expected a whole number of 0 or more.")
+        raise ConfigError(f"seed={value}: expected {SEED}.")
     return value
 
 

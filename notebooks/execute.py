@@ -87,7 +87,8 @@ def write_exercises(notebook: NotebookNode, name: str) -> None:
     if number not in chapters():
         return
     cells = [cell for cell in notebook.cells if not cell.get("id", "").startswith("exercise-")]
-    headings = [index for index, cell in enumerate(cells) if "## Exercises" in cell.source.split("\n")]
+    texts = [(index, cell) for index, cell in enumerate(cells) if cell.cell_type == "markdown"]
+    headings = [index for index, cell in texts if "## Exercises" in cell.source.split("\n")]
     if not headings:
         raise ChapterError(
             f"{name}: clteach/exercises/ch{number}.py has exercises, but no cell begins with ## Exercises."

@@ -109,8 +109,8 @@ def golden() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for recipe, how in (
             ("split-digits", {"iters": 10, "seeds": 2}),
-            ("bir-reinit-digits", {"iters": 10, "seeds": 1}),
-            ("multiband-split-digits", {"iters": 10, "seeds": 1}),
+            ("brain-inspired-replay-reinit-digits", {"iters": 10, "seeds": 1}),
+            ("multiband-vae-split-digits", {"iters": 10, "seeds": 1}),
             ("ebgan-modes", {"iters": 30, "seeds": 1}),
             ("domain-transfer", {"iters": 10, "seeds": 1}),
         ):

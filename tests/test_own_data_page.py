@@ -22,11 +22,14 @@ def test_the_page_and_the_readme_show_the_same_ten_lines() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_ten_lines_from_arrays_to_the_picture(tmp_path: Path) -> None:
-    code = blocks("README.md")[0]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_ten_lines_from_arrays_to_the_picture_and_five_back(tmp_path: Path) -> None:
+    there, back = blocks("README.md")[:2]
+    done = subprocess.run(
+        [sys.executable, "-c", there + back], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "wine.png").stat().st_size > 5000
+    assert done.stdout.strip() == "['barolo' 'barolo' 'barolo']"
 
 
 def test_images_and_a_dataset_work_the_same_way() -> None:
@@ -47,7 +50,12 @@ def test_images_and_a_dataset_work_the_same_way() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_method_of_ones_own_passes_the_suite() -> None:
-    code = blocks("book/own_data.md")[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_other_examples_of_the_page_run(number: int, tmp_path: Path) -> None:
+    """Answers in one's own names, a network of one's own, a method of one's own that passes the suite."""
+    code = blocks("book/own_data.md")[number]
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    if number == 1:
+        assert done.stdout.startswith("['setosa' 'setosa' 'setosa']") and "'virginica'" in done.stdout

@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         trains = args[:1] in (["run"], ["sweep"], ["reproduce"])
         same = "The same command, without --fresh," if "--fresh" in args else "The same command"
-        print(f"clteach: stopped.{f' {same} resumes from the checkpoints.' * trains}", file=sys.stderr)
+        after = f" {same} resumes from the checkpoints." * trains
+        after += " The same command goes on with the notebooks that are left." * (args[:1] == ["grade"])
+        print(f"clteach: stopped.{after}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("CLTEACH_DEBUG"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,7 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     """``clteach run``."""
     from clteach.experiments.jobs import run_jobs
     from clteach.experiments.papers import default_preset
-    from clteach.experiments.summary import summarise
+    from clteach.experiments.summary import incremental, summarise
     from clteach.methods import method
     from clteach.metrics.accuracy import MEASURES
 
@@ -67,7 +69,10 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     if finished:
         notes.append(f"{finished} of {len(results)} runs were finished before and are read back (--fresh repeats them)")
     n = args.seeds
-    summaries = {name: summarise(results[i * n : (i + 1) * n]) for i, name in enumerate(methods)}
+    of_method = {name: results[i * n : (i + 1) * n] for i, name in enumerate(methods)}
+    summaries = {name: {**summarise(seeds), **incremental(seeds)} for name, seeds in of_method.items()}
+    notes += [message for summary in summaries.values() for message in summary.get("diverged", [])]
+    notes += dict.fromkeys(note for result in results for note in result.get("notes", []))
     stem = f"{args.stream}-{args.scenario}"
     picture = _picture(args, summaries, args.out / f"{stem}.png", measure)
     document = {
@@ -76,12 +81,13 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
         "stream": args.stream,
         "scenario": args.scenario,
         "preset": args.preset or default_preset(args.stream),
+        "stream_settings": results[0]["job"]["stream_settings"],
         "steps": jobs[0].steps,
         "batch": jobs[0].batch,
         "seeds": list(range(n)),
         "device": results[0]["job"]["device"],
         "results": summaries,
-        "picture": str(picture),
+        "picture": None if picture is None else str(picture),
         "notes": notes,
     }
     file = _write(args.out / f"{stem}.json", json.dumps(document, indent=1, allow_nan=False))
@@ -89,7 +95,10 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     for note in notes:
         console.print(f"note: {note}", markup=False)
     matrices = f"{MEASURES[measure].label} matrices"
-    console.print(f"{matrices}: {picture}\nnumbers: {file}\ntrained models: {args.out / 'runs'}", markup=False)
+    console.print(
+        f"{matrices}: {picture or 'none, every training diverged'}\nnumbers: {file}\ntrained models: {args.out / 'runs'}",
+        markup=False,
+    )
     if args.json:
         print(json.dumps(document, allow_nan=False))
     return 0
@@ -113,23 +122,35 @@ def _measure(methods: Iterable[str]) -> str:
 def _print_summaries(console: Console, summaries: Mapping[str, Mapping[str, Any]], measure: str) -> None:
     from clteach.metrics.accuracy import MEASURES
 
-    shows, key = MEASURES[measure], f"average_{measure}"
+    key = f"average_{measure}"
     table = Table("method", box=box.SIMPLE_HEAD)
     # Of generators also how good their samples are in other respects.
     further = [name for name in ("precision", "recall") if all(f"average_{name}" in one for one in summaries.values())]
     heads = [f"average {MEASURES[name].label}{MEASURES[name].unit}" for name in (measure, *further)]
+    seen = "average_incremental_accuracy_by_samples"
+    if any(seen in one for one in summaries.values()):
+        heads.append("incremental (%)")
     for head in (*heads, "forgetting", "seconds", "steps/s"):
         table.add_column(head, justify="right")
-    for name, summary in sorted(summaries.items(), key=lambda item: -shows.sign * item[1][key]["mean"]):
+    for name, summary in sorted(summaries.items(), key=lambda item: _rank(item[1], measure)):
         table.add_row(
             name,
             _shown(summary[key], measure),
             *(_shown(summary[f"average_{name}"], name) for name in further),
+            *([_shown(summary.get(seen), measure)] if "incremental (%)" in heads else []),
             _shown(summary["forgetting"], measure),
-            f"{summary['seconds']:.1f}",
-            f"{summary['iterations_per_second']:.0f}",
+            "–" if summary["seconds"] is None else f"{summary['seconds']:.1f}",
+            "–" if summary["seconds"] is None else f"{summary['iterations_per_second']:.0f}",
         )
     console.print(table)
+
+
+def _rank(summary: Mapping[str, Any], measure: str) -> float:
+    """The best first; what diverged comes last."""
+    from clteach.metrics.accuracy import MEASURES
+
+    score = summary[f"average_{measure}"]
+    return math.inf if score is None else -MEASURES[measure].sign * score["mean"]
 
 
 def _shown(score: Mapping[str, Any] | None, measure: str) -> str:
@@ -142,11 +163,15 @@ def _shown(score: Mapping[str, Any] | None, measure: str) -> str:
     return percent(factor * score["mean"], None if score["sem"] is None else factor * score["sem"])
 
 
-def _picture(args: Run, summaries: Mapping[str, Mapping[str, Any]], path: Path, measure: str) -> Path:
+def _picture(args: Run, summaries: Mapping[str, Mapping[str, Any]], path: Path, measure: str) -> Path | None:
     from clteach.plots.look import save
     from clteach.plots.matrices import accuracy_matrices
 
-    matrices = {name: _tensor(summary[f"{measure}_matrix"]) for name, summary in summaries.items()}
+    matrices = {
+        name: _tensor(summary[f"{measure}_matrix"]) for name, summary in summaries.items() if "diverged" not in summary
+    }
+    if not matrices:
+        return None
     title = f"{args.stream}, {args.scenario}-incremental"
     return save(accuracy_matrices(matrices, title, measure=measure), path)
 
@@ -239,7 +264,6 @@ def sweep(args: Sweep) -> int:
     from clteach.experiments.jobs import run_jobs
     from clteach.experiments.summary import summarise
     from clteach.methods import method
-    from clteach.metrics.accuracy import MEASURES
 
     if not args.methods:
         raise ConfigError("name the methods to try, e.g. clteach sweep ewc --set ewc.lam=1e2,1e4.")
@@ -273,7 +297,7 @@ def sweep(args: Sweep) -> int:
     n, lines = args.seeds, []
     for i, (name, choice) in enumerate(candidates):
         lines.append({"method": name, "tried": choice, **summarise(results[i * n : (i + 1) * n])})
-    lines.sort(key=lambda line: -MEASURES[measure].sign * line[f"average_{measure}"]["mean"])
+    lines.sort(key=lambda line: _rank(line, measure))
     _print_sweep(console, lines, methods, where, measure)
     document = {"stream": args.stream, "scenario": args.scenario, "judged_on": args.on, "candidates": lines}
     text = json.dumps(document, indent=1, allow_nan=False)
@@ -305,7 +329,8 @@ def _histogram(lines: list[dict[str, Any]], by: str, path: Path, measure: str) -
     groups: dict[str, list[float]] = {}
     for line in lines:
         value = line["method"] if by == "method" else line["tried"].get(by, "(not tried)")
-        groups.setdefault(str(value), []).extend(line[f"average_{measure}"]["seeds"])
+        if "diverged" not in line:
+            groups.setdefault(str(value), []).extend(line[f"average_{measure}"]["seeds"])
     figure = score_histogram({name: groups[name] for name in sorted(groups)}, measure, f"candidates by {by}")
     return save(figure, path)
 
@@ -328,6 +353,9 @@ def _print_sweep(console: Console, lines: list[dict[str, Any]], methods: list[st
     console.print(table)
     for name in methods:
         console.print(f"best for {name} on {where}: {scores[name]}", markup=False)
+    for line in lines:
+        for message in line.get("diverged", []):
+            console.print(f"note: {line['method']}, {settings(line)}: {message}", markup=False)
 
 
 def _csv(lines: list[dict[str, Any]], measure: str) -> str:
@@ -335,7 +363,7 @@ def _csv(lines: list[dict[str, Any]], measure: str) -> str:
 
     rows = []
     for line in lines:
-        score = line[f"average_{measure}"]
+        score = line[f"average_{measure}"] or {"mean": None, "sem": None, "seeds": []}
         seeds = " ".join(map(str, score["seeds"]))
         rows.append(
             {"method": line["method"], **line["tried"], "mean": score["mean"], "sem": score["sem"], "seeds": seeds}
@@ -387,6 +415,7 @@ def assign(args: Assign) -> int:
 def grade(args: Grade) -> int:
     """``clteach grade FOLDER``."""
     from clteach.exercises import grading
+    from clteach.progress import bar
 
     if args.folder is None:
         raise ConfigError(
@@ -397,16 +426,21 @@ def grade(args: Grade) -> int:
             f"--jobs {args.jobs}, --seconds {args.seconds:g}, --memory {args.memory:g}: expected at least one job "
             "and limits above 0."
         )
-    results, points = grading.grade(
-        args.folder,
-        args.chapter,
-        args.seed,
-        grading.Limits(args.seconds, args.memory),
-        args.jobs,
-        lambda one: print(f"{one.file}: {one.status}, {sum(one.points.values())} points", flush=True),
-    )
+    kept = args.csv.with_name(f"{args.csv.name}.partial")
+    out, done = sys.stdout, itertools.count(1)
+    with bar("grading") as shown:
+
+        def report(one: grading.Graded, total: int) -> None:
+            # Beside the bar, which takes the place of sys.stdout; but not into it where the lines go to a file.
+            line = f"{one.file}: {one.status}, {sum(one.points.values())} points"
+            print(line, file=sys.stdout if out.isatty() else out, flush=True)
+            shown(next(done), total, one.file.name)
+
+        limits = grading.Limits(args.seconds, args.memory)
+        results, points = grading.grade(args.folder, args.chapter, args.seed, limits, args.jobs, report, kept)
     print(f"{len(results)} notebooks, at most {sum(points.values())} points each: {', '.join(points)}")
     print(f"table: {grading.to_csv(results, points, args.folder, args.csv)}")
+    kept.unlink(missing_ok=True)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,14 @@ class Training:
     """samples per step; None: the preset's (128 without one)"""
     tasks: int | None = None
     """number of tasks; None: the preset's, or the stream's default"""
+    classes: tuple[str, ...] | None = None
+    """the classes of each task of a split stream, by number, a word for each task: 0,1,2 7 3-6"""
+    first: int | None = None
+    """number of classes of task 1 of a split stream, e.g. 50 (init_cls in PyCIL); None: as many as --then"""
+    then: int | None = None
+    """number of classes of every later task, e.g. 5 (increment in PyCIL); the last one gets what is left"""
+    class_order: Literal["natural", "random"] | None = None
+    """order in which the tasks of a split stream take the classes: by number, or shuffled anew for each seed"""
     extractor: str | None = None
     """put every method behind this frozen feature extractor ("conv", for images): the data are encoded once"""
     weights: str | None = None
@@ -261,8 +270,7 @@ def jobs(options: Run | Sweep, method: str, settings: Mapping[str, Any], **more:
     chosen = column(options)
     if options.seeds < 1:
         raise ConfigError(f"--seeds {options.seeds}: expected at least one.")
-    given = {key: value for key in ("tasks", "extractor", "weights") if (value := getattr(options, key)) is not None}
-    stream = {**chosen.stream, **given, **more.pop("stream", {})}
+    stream = {**stream_settings(options, chosen.stream), **more.pop("stream", {})}
     return [
         Job(
             method,
@@ -278,6 +286,42 @@ def jobs(options: Run | Sweep, method: str, settings: Mapping[str, Any], **more:
         )
         for seed in range(options.seeds)
     ]
+
+
+def stream_settings(options: Training, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's arguments of the stream, and over them those that are given.
+
+    Raises:
+        ConfigError: classes of tasks for a stream that has none of its own, or not written as expected.
+    """
+    names = ("tasks", "classes", "first", "then", "class_order", "extractor", "weights")
+    given = {key: value for key in names if (value := getattr(options, key)) is not None}
+    of_split = [key for key in ("classes", "first", "then", "class_order") if key in given]
+    if of_split and not options.stream.startswith("split-"):
+        raise ConfigError(
+            f"--{of_split[0].replace('_', '-')} with --stream {options.stream}: its tasks are not made of classes. Expected "
+            "a split stream, such as split-digits."
+        )
+    if "classes" in given:
+        given["classes"] = [_classes(word) for word in given["classes"]]
+        if "class_order" in given:
+            raise ConfigError("--classes says in which order the classes come: leave --class-order out.")
+    sized = of_split and set(of_split) != {"class_order"} and "tasks" not in given
+    return {**{key: value for key, value in preset.items() if not (sized and key == "tasks")}, **given}
+
+
+def _classes(word: str) -> list[int]:
+    """The classes of one task: "0,1,5-7" -> [0, 1, 5, 6, 7]."""
+    found: list[int] = []
+    for part in word.split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ConfigError(
+                f"--classes {word}: expected the numbers of the classes of one task, separated by commas, without blanks, "
+                "such as 0,1,2 or 0-4. A blank begins the next task."
+            )
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found
 
 
 def add_values(word: str, tried: dict[str, dict[str, list[Any]]]) -> None:

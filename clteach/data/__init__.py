@@ -1,6 +1,7 @@
 """Data: a data set, by name or one's own, cut into the stream of tasks that a continual learner sees.
 
-`dataset` what a data set is, `own_data` anyone's arrays, `catalogue` data sets by name, `extractors` frozen features;
+`dataset` what a data set is, `own_data` anyone's arrays (`inputs`, `labels` and `items`: what becomes of each), `folders`
+of pictures, `catalogue` data sets by name, `extractors` frozen features;
 `tasks` what a learner sees (specification, batches), `streams` how it is cut; `plane` toy data in the plane.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from clteach.data.catalogue import NAMES, data_folder, load, outline
 from clteach.data.dataset import Dataset, as_floats, join
 from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor
+from clteach.data.folders import from_folder
 from clteach.data.own_data import from_arrays
 from clteach.data.plane import lattice, make_cloud
 from clteach.data.streams import MAKERS, dirichlet, make_stream, permuted, split
@@ -31,6 +33,7 @@ __all__ = [
     "dirichlet",
     "encode",
     "from_arrays",
+    "from_folder",
     "join",
     "lattice",
     "load",

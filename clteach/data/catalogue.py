@@ -19,16 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clteach.data.dataset import (
-    ARRAYS,
-    Dataset,
-    join,
-)
-from clteach.data.own_data import (
-    from_arrays,
-    random_states_kept,
-    reason,
-)
+from clteach.data.dataset import ARRAYS, Dataset, join, reason
+from clteach.data.own_data import from_arrays, random_states_kept
 from clteach.errors import ClteachError, ConfigError, DataError, unknown
 from clteach.storage import write_atomic
 
@@ -66,6 +58,7 @@ _SOURCES = {
     "cifar10": _Source("CIFAR10", "cifar-10-batches-py", (3, 32, 32), tuple(_CIFAR10), 50_000),
     "cifar100": _Source("CIFAR100", "cifar-100-python", (3, 32, 32), tuple(_CIFAR100), 50_000),
 }
+_MEDMNIST = dict(zip(ARRAYS, ("train_images", "train_labels", "test_images", "test_labels"), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------- data sets by name
@@ -83,8 +76,10 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
 
     ``digits`` comes with scikit-learn; a fifth of it, stratified, is the test set. Every other name is searched in
     ``folder``: first ``NAME.npz`` (arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, optionally, the class
-    names ``classes``), then the files of torchvision's data set; last comes the download through torchvision, which
-    checks its md5 sums. One's own ``NAME.npz`` is read like the arguments of ``from_arrays``.
+    names ``classes`` and the value of white ``largest``), then the files of torchvision's data set; last comes the
+    download through torchvision, which checks its md5 sums. One's own ``NAME.npz`` is read like the arguments of
+    ``from_arrays``. So are the files of medmnist (``train_images``, ...), whose validation images join the training
+    images: hold out a share of them with ``validation`` of `clteach.split`, as of any data set.
 
     Args:
         name: A name in ``NAMES``, or the name of one's own ``NAME.npz``; or several of them with + between, see ``join``.
@@ -120,7 +115,8 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         arrays = _read_npz(_download(name, source, folder, download))
     try:
         classes = arrays.pop("classes", None if source is None else source.classes)
-        data = from_arrays(*(arrays[key] for key in ARRAYS), name=name, classes=classes)
+        largest = arrays.pop("largest", None)
+        data = from_arrays(*(arrays[key] for key in ARRAYS), name=name, classes=classes, largest=largest)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     if source and (data.shape != source.shape or data.n_classes != len(source.classes)):
@@ -162,7 +158,8 @@ def _digits() -> Dataset:
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
-    remedy = "expected an npz file of arrays; delete it so that it is fetched anew, or write it again with numpy.savez"
+    fetched = "delete it so that it is fetched anew, or " if file.stem in _SOURCES else ""
+    remedy = f"expected an npz file of arrays; {fetched}write it again with numpy.savez"
     try:
         with file.open("rb") as stream:
             start = stream.read(1024)
@@ -173,18 +170,36 @@ def _read_npz(file: Path) -> dict[str, Any]:
                 raise DataError(f"{file} {what}: {remedy}")
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as found:
-                missing = [key for key in ARRAYS if key not in found]
+                names = _MEDMNIST if "train_images" in found else {key: key for key in ARRAYS}
+                missing = [name for name in names.values() if name not in found]
                 if missing:
                     problem = f"{file} lacks {', '.join(missing)} (it has {', '.join(found.files) or 'nothing'})"
                     raise DataError(f"{problem}: expected {', '.join(ARRAYS)}; write it again with numpy.savez")
-                return {key: found[key] for key in (*ARRAYS, "classes") if key in found}
+                arrays: dict[str, Any] = {key: _plain(found, name, file) for key, name in names.items()}
+                if names is _MEDMNIST and "val_images" in found:
+                    for key, name in (("x_train", "val_images"), ("y_train", "val_labels")):
+                        arrays[key] = np.concatenate([arrays[key], _plain(found, name, file)])
+                if "classes" in found:
+                    arrays["classes"] = _plain(found, "classes", file)
+                if "largest" in found:
+                    arrays["largest"] = float(found["largest"].item())
+                return arrays
     except DataError:
         raise
     except Exception as error:  # damaged bytes surface as almost any type: zip, zlib, value, syntax, memory errors
-        what = f"is damaged ({reason(error)})"
-        if "allow_pickle" in str(error):
-            what = "holds Python objects, which are never loaded, instead of plain numbers"
-        raise DataError(f"{file} {what}: {remedy}") from None
+        raise DataError(f"{file} is damaged ({reason(error)}): {remedy}") from None
+
+
+def _plain(found: Any, name: str, file: Path) -> np.ndarray:
+    """An array of an npz file; DataError that says how to save it where it holds Python objects."""
+    try:
+        return found[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        problem = f"{name} in {file} holds Python objects, which are never loaded: expected plain numbers or text"
+        kind = "float" if name.startswith("x_") or name.endswith("_images") else "str"
+        raise DataError(f"{problem}; save it as {name}.astype({kind})") from None
 
 
 def _read_torchvision(source: _Source, root: Path, download: bool) -> dict[str, Any]:

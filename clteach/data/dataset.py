@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,23 @@ from torch import Tensor
 from clteach.errors import DataError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How raw inputs became those of a data set: enough to do it again with others (`clteach.data.raw`).
+
+    Args:
+        channels, largest: as in `from_arrays`.
+        low, high: of feature vectors, the least and the largest training value of each feature.
+        extractor: name, weights, seed and fingerprint of the frozen extractor that made features of the inputs.
+    """
+
+    channels: str | None = None
+    largest: float | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    extractor: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,8 +47,9 @@ class Dataset:
         y_train: Labels (N,), int64 in 0..n_classes-1.
         x_test: Like ``x_train``, M of them.
         y_test: Like ``y_train``, M of them.
-        classes: One name per class; label k belongs to ``classes[k]``.
+        classes: One name per class; label k belongs to ``classes[k]``, and each has training samples.
         encoded_from: Of features that `clteach.data.extractors.encode` made: the number of values of one image. Else None.
+        encoding: How raw inputs become such as these; None: they are so already.
 
     Raises:
         DataError: The tensors do not fit this description.
@@ -43,6 +62,7 @@ class Dataset:
     y_test: Tensor
     classes: tuple[str, ...]
     encoded_from: int | None = None
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         train, test = self.x_train, self.x_test
@@ -61,6 +81,11 @@ class Dataset:
             if wrong.any():
                 (at,) = first_true(wrong)
                 raise DataError(out_of_range(part, int(y[at]), at, self.n_classes))
+        empty = torch.bincount(self.y_train, minlength=self.n_classes) == 0
+        if empty.any():
+            name = self.classes[first_true(empty)[0]]
+            expected = "expected at least one of every class; leave its name out, as from_arrays does"
+            raise DataError(f"class {name!r} has no training sample: {expected}")
 
     def __repr__(self) -> str:
         sizes = f"{len(self.x_train)} training, {len(self.x_test)} test"
@@ -95,6 +120,13 @@ def as_floats(x: Tensor) -> Tensor:
     return torch.div(x, 255) if x.dtype == torch.uint8 else x
 
 
+def scaled(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Feature vectors (N, D) -> float32 in [0, 1] by the range of each feature; values beyond it are clipped."""
+    span = high / 2 - low / 2  # halves, because the range of huge values would overflow
+    span = np.where(span == 0, 1, span)
+    return ((np.clip(x, low, high) / 2 - low / 2) / span).astype(np.float32)
+
+
 def join(*datasets: Dataset) -> Dataset:
     """Several data sets as one, whose classes are those of the first, then those of the second, and so on.
 
@@ -121,6 +153,7 @@ def join(*datasets: Dataset) -> Dataset:
         torch.cat([data.y_test + first for data, first in zip(datasets, starts, strict=True)]),
         tuple(f"{d.name} {name}" if classes.count(name) > 1 else name for d in datasets for name in d.classes),
         datasets[0].encoded_from,
+        datasets[0].encoding if all(data.encoding == datasets[0].encoding for data in datasets) else None,
     )
 
 
@@ -165,3 +198,8 @@ def out_of_range(part: str, label: object, position: int, n_classes: int) -> str
     """The message for a label outside 0..n_classes-1."""
     expected = f"expected an integer in 0..{n_classes - 1} for {n_classes} classes; mend it, or the list of classes"
     return f"{part} label {label!r} at position {position} is out of range: {expected}"
+
+
+def reason(error: BaseException) -> str:
+    """A library's error in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

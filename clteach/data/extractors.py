@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from clteach import storage
 from clteach.data.catalogue import data_folder
-from clteach.data.dataset import Dataset, as_floats
+from clteach.data.dataset import Dataset, Encoding, as_floats
 from clteach.errors import CheckpointError, ConfigError, unknown
 from clteach.models.frozen import frozen_copy
 from clteach.models.nets import conv_features
@@ -153,5 +153,14 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
             x_train=features(dataset.x_train),
             x_test=features(dataset.x_test),
             encoded_from=math.prod(dataset.shape),
+            encoding=replace(
+                dataset.encoding or Encoding(),
+                extractor={
+                    "name": extractor,
+                    "weights": None if weights is None else str(weights),
+                    "seed": seed,
+                    "fingerprint": fingerprint(module),
+                },
+            ),
         )
     return _LATEST[key]

@@ -7,7 +7,8 @@ and `make_stream`, which makes any of them by name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,27 @@ from clteach.data.dataset import Dataset
 from clteach.data.tasks import SCENARIOS, Data, Spec, Stream, Task
 from clteach.errors import ConfigError, DataError, unknown
 from clteach.seeding import whole_seed
+from clteach.settings import SEED, arguments, converted
+
+EXPECTED = {
+    "seed": SEED,
+    "classes": "the classes of each task, such as [[0, 1, 2], [7], [3, 4]]",
+    "class_order": "'natural', 'random' or a list of classes",
+}
+"""What an error says of arguments whose annotations do not say enough."""
+MOST_TASKS, MOST_PADDING = 10_000, 100
+"""Of permuted streams: every task keeps a permutation of all pixels."""
 
 
+@converted(**EXPECTED)
 def split(
     dataset: Dataset,
     scenario: str = "class",
     *,
     tasks: int | None = None,
     classes: Sequence[Sequence[int]] | None = None,
+    first: int | None = None,
+    then: int | None = None,
     class_order: str | Sequence[int] = "natural",
     validation: float = 0.0,
     active_units: str = "seen",
@@ -40,9 +54,11 @@ def split(
     Args:
         dataset: the data.
         scenario: "task", "domain" or "class".
-        tasks: number of tasks; the number of classes must divide by it. Default: 5, or as `classes` says.
+        tasks: number of tasks; the number of classes must divide by it. Default: 5, or as the next three say.
         classes: instead of `tasks`, the classes of each task, e.g. ``[[0, 1, 2], [7], [3, 4]]``.
-        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes.
+        first: instead of `tasks`, the number of classes of task 1 (PyCIL's ``init_cls``); None: as many as `then`.
+        then: the number of classes of every later task (PyCIL's ``increment``); the last one gets what is left.
+        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes. Not with `classes`.
         validation: share of each class's training samples held out in ``task.valid``, in [0, 1).
         active_units: see `Spec`.
         seed: seed of the class order and of the validation split.
@@ -54,15 +70,18 @@ def split(
     n_classes = dataset.n_classes
     rng = np.random.default_rng(whole_seed(seed))
     if classes is None:
+        sizes = class_counts(n_classes, tasks, first, then, dataset.name)
         order = _class_order(class_order, n_classes, rng)
-        n_tasks = 5 if tasks is None else tasks
-        if n_tasks < 1 or n_classes % n_tasks:
-            raise ConfigError(
-                f"{n_classes} classes of {dataset.name!r} do not divide into {n_tasks} tasks. Choose a number of tasks "
-                f"that divides {n_classes}, or name the classes of each task: classes=[[0, 1], [2], ...]."
-            )
-        groups = [list(group) for group in np.split(np.asarray(order), n_tasks)]
+        groups = [list(group) for group in np.split(np.asarray(order), np.cumsum(sizes)[:-1])]
+        n_tasks = len(groups)
     else:
+        if first is not None or then is not None or tasks not in (None, len(classes)):
+            others = {"tasks": tasks, "first": first, "then": then}
+            given = ", ".join(f"{key}={value}" for key, value in others.items() if value is not None)
+            raise ConfigError(
+                f"the classes of {len(classes)} tasks beside {given}: expected only one of them to say which classes the "
+                "tasks have. Leave the other out."
+            )
         groups = [list(group) for group in classes]
         flat = [c for group in groups for c in group]
         wrong = [c for c in flat if not 0 <= c < n_classes] or [c for c in flat if flat.count(c) > 1]
@@ -85,6 +104,47 @@ def split(
     return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
+def class_counts(
+    n_classes: int, tasks: int | None = None, first: int | None = None, then: int | None = None, name: str = ""
+) -> list[int]:
+    """How many classes each task has: as many in each of `tasks`, or `first` and `then` as many as `then` again and again.
+
+    Args:
+        n_classes: number of classes.
+        tasks, first, then: as in `split`; all None: 5 tasks.
+        name: of the data set, for the errors.
+
+    Raises:
+        ConfigError: the classes do not divide, or there are too few.
+    """
+    if first is None and then is None:
+        n_tasks = 5 if tasks is None else tasks
+        if n_tasks < 1 or n_classes % n_tasks:
+            dividing = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
+            raise ConfigError(
+                f"{n_classes} classes of {name!r} do not divide into {n_tasks} tasks. Choose a number of tasks out of "
+                f"{', '.join(map(str, dividing))}, or set the classes of each task (classes), or the number of classes of "
+                "the first and of every later task (first, then)."
+            )
+        return [n_classes // n_tasks] * n_tasks
+    start = then if first is None else first
+    if start is None or start < 1 or start > n_classes or (then is None and start < n_classes) or (then or 1) < 1:
+        raise ConfigError(
+            f"first={first}, then={then}: expected numbers of classes, of the first task and of every later one, that "
+            f"{name!r} has ({n_classes} classes in all). Set both; without first, all tasks have as many as then."
+        )
+    sizes = [start]
+    while (left := n_classes - sum(sizes)) > 0:
+        sizes.append(min(then or left, left))
+    if tasks not in (None, len(sizes)):
+        raise ConfigError(
+            f"tasks={tasks}, but first={first} and then={then} make {len(sizes)} tasks of {n_classes} classes. Leave tasks "
+            "out."
+        )
+    return sizes
+
+
+@converted(**EXPECTED)
 def permuted(
     dataset: Dataset,
     scenario: str = "domain",
@@ -115,8 +175,11 @@ def permuted(
             f"permuted {dataset.name!r}: the inputs are features, and to permute them is not to permute the pixels. "
             "Use split or dirichlet, or a method that has an extractor of its own (brain-inspired-replay)."
         )
-    if tasks < 1 or pad < 0:
-        raise ConfigError(f"tasks={tasks}, pad={pad}: expected at least one task and a padding of 0 or more pixels.")
+    if not 1 <= tasks <= MOST_TASKS or not 0 <= pad <= MOST_PADDING:
+        raise ConfigError(
+            f"tasks={tasks}, pad={pad}: expected at least one task and at most {MOST_TASKS:,}, and a padding of 0 to "
+            f"{MOST_PADDING} pixels."
+        )
     if test_samples is not None and test_samples < 1:
         raise ConfigError(
             f"test_samples={test_samples}: expected at least one per permutation, or None for all of them."
@@ -138,6 +201,7 @@ def permuted(
     return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
 
 
+@converted(**EXPECTED)
 def dirichlet(
     dataset: Dataset,
     scenario: str = "class",
@@ -163,39 +227,50 @@ def dirichlet(
         validation, active_units, seed: as in `split`.
 
     Raises:
-        ConfigError: alpha or tasks out of range, or no draw in 1000 gave every task samples.
+        ConfigError: alpha or tasks out of range, fewer samples than tasks, or no draw gave every task samples.
     """
     if tasks < 1 or not alpha > 0:
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
     rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
+    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `_build` refuses
+    least = 2 if holds_out else 1  # training samples of a task
+    most = min(len(dataset.y_train) // least, len(dataset.y_test))
+    if tasks > most:
+        raise ConfigError(
+            f"tasks={tasks}: {dataset.name!r} has {len(dataset.y_train)} training and {len(dataset.y_test)} test samples, "
+            f"and every task needs at least {least} and 1 of them. Choose at most {most} tasks."
+        )
 
-    def enough(parts: list[Tensor]) -> bool:
-        """Are there training samples in a task of these classes, and held-out ones if any are asked for?"""
-        total = sum(map(len, parts))
-        if not 0 < validation < 1:  # nothing is held out, or `_build` refuses
-            return total > 0
-        return 0 < sum(round(validation * len(rows)) for rows in parts) < total
+    def cuts(labels: Tensor, shares: np.ndarray) -> np.ndarray:
+        """(n, tasks + 1): the samples of class c that task t gets are those from [c, t] to [c, t + 1]."""
+        sizes = torch.bincount(labels, minlength=n).numpy()[:, None]
+        inner = np.round(np.cumsum(shares, 1)[:, :-1] * sizes).astype(int)
+        return np.hstack([np.zeros_like(sizes), inner, sizes])
 
-    def deal(labels: Tensor, shares: np.ndarray) -> list[list[Tensor]]:
-        groups: list[list[Tensor]] = [[] for _ in range(tasks)]
-        for c in range(n):
-            rows = (labels == c).nonzero().flatten()
-            cuts = np.round(np.cumsum(shares[c])[:-1] * len(rows)).astype(int)
-            for t, part in enumerate(np.split(np.arange(len(rows)), cuts)):
-                groups[t].append(rows[torch.from_numpy(part)])
-        return groups
+    def enough(train: np.ndarray, test: np.ndarray) -> bool:
+        """Has every task training and test samples, and held-out ones if any are asked for? Counts (n, tasks) of each."""
+        total, held = train.sum(0), np.round(validation * train).sum(0) if holds_out else None
+        fits = total > 0 if held is None else (held > 0) & (held < total)
+        return bool(fits.all() and test.sum(0).all())
 
-    for _ in range(1000):
+    def deal(labels: Tensor, cuts: np.ndarray) -> list[list[Tensor]]:
+        of_class = [(labels == c).nonzero().flatten() for c in range(n)]
+        return [[rows[cuts[c, t] : cuts[c, t + 1]] for c, rows in enumerate(of_class)] for t in range(tasks)]
+
+    # A draw is only counted, and many tasks have fewer draws: a search that cannot succeed must not take minutes.
+    draws = max(1, min(1000, 10**7 // (n * tasks)))
+    for _ in range(draws):
         shares = rng.dirichlet(np.full(tasks, alpha / tasks), size=n)  # (classes, tasks)
-        train, test = deal(dataset.y_train, shares), deal(dataset.y_test, shares)
-        if all(enough(parts) for parts in train) and all(sum(map(len, parts)) for parts in test):
+        train_cuts, test_cuts = cuts(dataset.y_train, shares), cuts(dataset.y_test, shares)
+        if enough(np.diff(train_cuts), np.diff(test_cuts)):
             break
     else:
         raise ConfigError(
             f"alpha={alpha} with {tasks} tasks leaves a task of {dataset.name!r} without training, test or validation "
-            "samples in each of 1000 draws. Choose a larger alpha or fewer tasks."
+            f"samples in each of {draws} draws. Choose a larger alpha or fewer tasks."
         )
+    train, test = deal(dataset.y_train, train_cuts), deal(dataset.y_test, test_cuts)
     present = [[c for c in range(n) if len(train[t][c]) or len(test[t][c])] for t in range(tasks)]
     if scenario == "class":
         groups, units = present, tuple(tuple(group) for group in present)
@@ -212,6 +287,7 @@ def dirichlet(
 MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
 
 
+@converted()
 def make_stream(
     name: str,
     scenario: str = "class",
@@ -237,9 +313,7 @@ def make_stream(
         DataError: the data are missing or damaged.
     """
     how, _, data_name = name.partition("-")
-    known = [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
-    if how not in MAKERS:
-        raise unknown("stream", name, known)
+    settings = stream_settings(name, settings)
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
     if dataset is None:
@@ -247,7 +321,7 @@ def make_stream(
             dataset = load(data_name)
         except ConfigError as error:
             own = f"For data of your own, put {data_name}.npz into {data_folder()} (or set CLTEACH_DATA)."
-            raise ConfigError(f"{unknown('stream', name, known)} {own}") from error
+            raise ConfigError(f"{unknown('stream', name, _known_streams())} {own}") from error
     if weights is not None and extractor is None:
         raise ConfigError(f"weights={str(weights)!r} belong to an extractor; name it as well (extractor='conv', say).")
     if extractor is not None:
@@ -257,6 +331,29 @@ def make_stream(
     if how == "permuted" and len(dataset.shape) == 1:
         settings = {"pad": 0, **settings}
     return MAKERS[how](dataset, scenario, **settings)
+
+
+def stream_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the stream of this name, converted as `make_stream` does it, for a file or to compare them.
+
+    Raises:
+        ConfigError: an unknown stream, an argument it does not have, or a value of the wrong kind.
+    """
+    how = name.partition("-")[0]
+    if how not in MAKERS:
+        raise unknown("stream", name, _known_streams())
+    found = {**arguments(make_stream, settings), **arguments(MAKERS[how], settings, EXPECTED)}
+    for key in ("name", "scenario", "dataset"):
+        found.pop(key, None)
+    for key in settings:
+        if key not in found:
+            known = [*inspect.signature(MAKERS[how]).parameters, "extractor", "weights"][2:]
+            raise unknown(f"setting of {how}-streams", str(key), known)
+    return {key: found[key] for key in settings}
+
+
+def _known_streams() -> list[str]:
+    return [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
 
 
 def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Generator) -> list[int]:
@@ -322,4 +419,7 @@ def _build(
             key.update(part.rows.numpy().tobytes())
     if pixels is not None:
         key.update(pixels.numpy().tobytes())
+    # A permuted image is no raw image any more: what such a network is asked must have its pixels in the task's order.
+    encoding = None if pixels is not None else dataset.encoding
+    spec = replace(spec, classes=tuple(task.classes for task in tasks), encoding=encoding)
     return Stream(name, spec, tuple(tasks), key.hexdigest()[:16])

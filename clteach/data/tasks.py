@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from clteach.data.dataset import as_floats
+from clteach.data.dataset import Encoding, as_floats
 from clteach.errors import ConfigError
 from clteach.seeding import generator
 
@@ -49,6 +50,8 @@ class Spec:
             (2018-2020 papers: seen; 2022 paper: all. It moves the numbers.)
         encoded_from: the inputs are features, any numbers, that an extractor made of images with so many values each
             (`clteach.data.extractors.encode`). None: they are the data themselves, in [0, 1].
+        classes: for every task the names of its classes, in the order of `units`; empty: not known.
+        encoding: how raw inputs become such as these; None: they are so already.
     """
 
     shape: tuple[int, ...]
@@ -61,11 +64,23 @@ class Spec:
         default=None, repr=False
     )  # a stream's fingerprint is of the repr and of the features
 
+    # What the user calls things; it changes nothing that is learned, so it tells no stream from another.
+    classes: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
+    encoding: Encoding | None = field(default=None, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
             raise ConfigError(f"unknown scenario {self.scenario!r}. Expected one of {', '.join(SCENARIOS)}.")
         if self.active_units not in ("seen", "all"):
             raise ConfigError(f"unknown active_units {self.active_units!r}. Expected 'seen' or 'all'.")
+        if self.scenario != "class":
+            alone = (self.active_table(1).sum(1) == 1).nonzero().flatten().tolist()
+            if alone:
+                raise ConfigError(
+                    f"task {alone[0] + 1} has one class, and in {self.scenario.capitalize()}-IL nothing competes with it: "
+                    "every answer is right, whatever was learned. Expected at least two classes per task, or the scenario "
+                    "'class', where one is fine."
+                )
 
     @property
     def pixels(self) -> int:
@@ -84,6 +99,18 @@ class Spec:
         """
         return self.active_table(seen).to(task.device)[task]
 
+    def unit_names(self, task: int | None = None) -> tuple[str, ...]:
+        """(n_out,) what the output units stand for, in the user's own names; for a task, or for all of them together.
+
+        In Domain-IL a unit is a class of every task: without a task its names are joined, "cat or dog".
+        """
+        names: list[list[str]] = [[] for _ in range(self.n_out)]
+        for t, (units, classes) in enumerate(zip(self.units, self.classes, strict=False)):
+            for unit, name in zip(units, classes, strict=True):
+                if task in (None, t) and name not in names[unit]:
+                    names[unit].append(name)
+        return tuple(" or ".join(found) or str(unit) for unit, found in enumerate(names))
+
     def task_units(self) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the output units that the labels of task i use."""
         table = torch.zeros(self.n_tasks, self.n_out, dtype=torch.bool)
@@ -94,9 +121,10 @@ class Spec:
     def active_table(self, seen: int) -> Tensor:
         """(n_tasks, n_out) bool: row i holds the active units of a sample of task i."""
         table = self.task_units()
-        if self.scenario != "class":
+        if self.scenario == "task":
             return table
-        known = table if self.active_units == "all" else table[:seen]
+        # In Domain-IL the task is unknown, so a sample competes over all units also where its own task has fewer.
+        known = table[:seen] if self.scenario == "class" and self.active_units == "seen" else table
         return known.any(0, keepdim=True).repeat(self.n_tasks, 1)
 
     def replay_masks(self, seen: int) -> Tensor:
@@ -186,6 +214,21 @@ class Stream:
     spec: Spec
     tasks: tuple[Task, ...]
     fingerprint: str
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before reading scores on this stream: where one cannot be wrong, whatever was learned."""
+        found = []
+        if len(self) > 1 and int(self.spec.active_table(1)[0].sum()) == 1:
+            found.append(
+                "task 1 has one class, which competes with no other until task 2: its accuracy after task 1 is 100 % "
+                "whatever was learned, and so is its learning accuracy (with active_units='all' all classes compete)"
+            )
+        for task in self:
+            tested = task.test.y.unique().numel()
+            if tested == 1 and len(task.classes) > 1:
+                found.append(f"task {task.index + 1} is tested on one of its {len(task.classes)} classes alone")
+        return tuple(found)
 
     def __len__(self) -> int:
         return len(self.tasks)

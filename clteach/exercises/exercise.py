@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-import re
+import io
 import textwrap
+import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clteach.errors import ConfigError
 from clteach.exercises.compare import LARGEST, Learnable, plain
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-SOLUTION = re.compile(rf"^([ ]*){BEGIN}\n(.*?)^[ ]*{END}\n", re.MULTILINE | re.DOTALL)
 # What starting code may use; an exercise imports what its solution uses.
 IMPORTS = {
     "copy": "import copy",
@@ -111,12 +112,12 @@ class Exercise:
     @property
     def solved(self) -> str:
         """The solution's source without markers."""
-        return SOLUTION.sub(r"\2", self.source)
+        return _cut(self.source)[0]
 
     @property
     def template(self) -> str:
         """The starting code."""
-        return SOLUTION.sub(r'\1raise NotImplementedError("your code here")\n', self.source)
+        return _cut(self.source)[1]
 
     @property
     def imports(self) -> list[str]:
@@ -133,6 +134,36 @@ class Exercise:
             except Exception as error:
                 found.append(f"raised {type(error).__name__}")
         return found
+
+
+def _cut(source: str) -> tuple[str, str]:
+    """A solution's source without its markers, and the starting code, in which what stands between them is left out.
+
+    Raises:
+        ConfigError: the markers do not stand in pairs, and the starting code would hold the solution.
+    """
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    solved, template = [], []
+    expected, pairs = BEGIN, 0
+    for number, line in enumerate(io.StringIO(source), start=1):
+        found = comments.get(number, "").rstrip()
+        if found not in (BEGIN, END):
+            solved.append(line)
+            if expected == BEGIN:
+                template.append(line)
+        elif found != expected or line.strip() != found:
+            raise ConfigError(f"line {number} is {line.strip()!r}: expected {expected!r}, alone on its line.")
+        elif found == BEGIN:
+            template.append(f'{line[: line.index("#")]}raise NotImplementedError("your code here")\n')
+            expected = END
+        else:
+            expected, pairs = BEGIN, pairs + 1
+    if expected == END or not pairs:
+        raise ConfigError(
+            f"no line {expected!r} in {source.splitlines()[0]!r}: put the solution between {BEGIN} and {END}."
+        )
+    return "".join(solved), "".join(template)
 
 
 def choice(

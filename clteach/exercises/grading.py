@@ -7,36 +7,37 @@ So it does not matter what became of the cells with the checks, and the marks ar
 The process protects the others from accidents: crashes, endless loops, memory without end. It is no prison for code that
 means harm: grade what you would also run by hand, or grade in a container.
 
-Works on every system; the memory limit needs the `resource` module (Linux; macOS does not enforce it, Windows lacks it).
+Works on every system; the memory limit needs the `resource` module (Linux; macOS does not enforce it, Windows lacks it),
+and where a process cannot be copied (macOS, Windows) each notebook waits some seconds for its imports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from clteach.errors import ConfigError
+import clteach
+from clteach.errors import ClteachError, ConfigError
+from clteach.exercises.chapters import exercises
+from clteach.exercises.course import of_chapter
+from clteach.exercises.processes import CAN_FORK, Forked, Fresh, Order
 from clteach.storage import write_atomic
 
 LARGEST = 20_000_000  # bytes of a notebook that is read
-CELL_SECONDS = 60.0
-MAGIC = re.compile(r"^([ \t]*)[%!?].*$", re.MULTILINE)
-MENTIONED = re.compile(r"""["'](\d\d)\.\w+["']""")
+MENTIONED = re.compile(r"""["'](\d\d\.\w+)["']""")
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,19 @@ class Graded:
     seconds: float = 0.0
 
 
+class _Unreadable(Exception):
+    """A file that is not graded: the status that it gets, and a remark."""
+
+
 def grade(
     folder: Path,
     chapter: str | None = None,
     seed: int = 1,
     limits: Limits | None = None,
     jobs: int = 1,
-    report: Callable[[Graded], object] = lambda graded: None,
+    report: Callable[[Graded, int], object] = lambda graded, total: None,
+    kept: Path | None = None,
+    forks: bool = CAN_FORK,
 ) -> tuple[list[Graded], dict[str, int]]:
     """Grade every notebook under `folder`.
 
@@ -74,101 +81,121 @@ def grade(
         seed: the functions are tried on the numbers of seed 0 (as the students do) and of this one.
         limits: time and memory of one notebook.
         jobs: notebooks at a time.
-        report: called with each result as it comes.
+        report: called with each result as it comes, and with the number of files in all.
+        kept: a file that each result is written to as it comes, and from which those of an earlier call are taken, if
+            notebook, exercises, limits and package are the same.
+        forks: let one process import everything and copy itself for each notebook, not each notebook import it again.
 
     Returns:
         The results in the order of the file names, and {exercise: its points}.
 
     Raises:
         ConfigError: the folder holds no notebook, or the chapter cannot be told.
+        ClteachError: `kept` cannot be written.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder. Expected the folder with the submitted notebooks.")
     files = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not p.is_dir())
     if not files:
         raise ConfigError(f"{folder} holds no notebook (*.ipynb), also not in its subfolders.")
-    sources = {file: _read(file) for file in files}
-    from clteach.exercises.course import of_chapter
+    limits = limits or Limits()
+    results: dict[Path, Graded] = {}
+    sources: dict[Path, list[str]] = {}
+    for file in files:
+        try:
+            sources[file] = _read(file)
+        except _Unreadable as error:
+            results[file] = Graded(file, *error.args)
+    points = {each.id: each.level for each in of_chapter(chapter or _chapter(sources.values()))}
+    store = _Store(kept, [clteach.__version__, _fingerprint(), [*points], seed, asdict(limits)])
+    for file in sources:
+        if found := store.find(file, sources[file]):
+            results[file] = found
+    for graded in results.values():
+        report(graded, len(files))
+    left = {file: cells for file, cells in sources.items() if file not in results}
+    with store:
+        for graded in _run(left, [*points], seed, limits, jobs, forks):
+            results[graded.file] = graded
+            store.add(graded, sources[graded.file])
+            report(graded, len(files))
+    return [results[file] for file in files], points
 
-    chosen = of_chapter(chapter or _chapter(sources))
 
-    def one(file: Path) -> Graded:
-        source = sources[file]
-        if isinstance(source, str):
-            graded = Graded(file, source)
-        else:
-            graded = _run(file, source, [each.id for each in chosen], seed, limits or Limits())
-        report(graded)
-        return graded
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, files)), {each.id: each.level for each in chosen}
-
-
-def _read(file: Path) -> list[str] | str:
-    """The code cells of a notebook, or why it is none."""
+def _read(file: Path) -> list[str]:
+    """The code cells of a notebook."""
     try:
         if file.stat().st_size > LARGEST:
-            return "too large"
-        document = json.loads(file.read_bytes())
+            raise _Unreadable("too large")
+        text = file.read_bytes()
+        document = json.loads(text)
+        if document.get("nbformat", 4) < 4:
+            document = _upgraded(text.decode())
         cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
         return ["".join(cell["source"]) for cell in cells]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "not a notebook"
+        raise _Unreadable("not a notebook") from None
 
 
-def _chapter(sources: dict[Path, list[str] | str]) -> str:
-    from clteach.exercises.chapters import chapters
+def _upgraded(text: str) -> Any:
+    """A notebook of an older format in that of today."""
+    try:
+        import nbformat
+    except ImportError:
+        remedy = (
+            "of a format older than 4: install nbformat (pip install 'clteach[course]'), or save it again in Jupyter"
+        )
+        raise _Unreadable("not a notebook", {}, remedy) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return nbformat.reads(text, as_version=4)
+        except Exception:  # whatever its converters meet
+            raise _Unreadable("not a notebook") from None
 
+
+def _chapter(sources: Iterable[list[str]]) -> str:
     votes = Counter(
         number
-        for source in sources.values()
-        if not isinstance(source, str)
-        for number in {match[1] for cell in source for match in MENTIONED.finditer(cell)} & chapters().keys()
+        for source in sources
+        for number in {
+            exercises()[id].chapter for cell in source for id in MENTIONED.findall(cell) if id in exercises()
+        }
     )
     if not votes:
         raise ConfigError("none of the notebooks mentions an exercise. Say which chapter they belong to: --chapter 02.")
     return votes.most_common(1)[0][0]
 
 
-def _run(file: Path, cells: list[str], ids: list[str], seed: int, limits: Limits) -> Graded:
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="clteach-grade-", ignore_cleanup_errors=True) as folder:
-        order, answer = Path(folder, "order.json"), Path(folder, "answer.jsonl")
-        work = {"cells": cells, "ids": ids, "seed": seed, "memory": limits.memory, "answer": str(answer)}
-        order.write_text(json.dumps(work), encoding="utf-8")
-        # Where this package was found, also if it is not installed; everything else as it is.
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "clteach.exercises.grading", str(order)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            code: int | None = process.wait(limits.seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            _kill(process)
-        graded = _result(file, code, answer, ids)
-    graded.seconds = time.monotonic() - start
-    if code is None:
-        graded.remark = f"stopped after {limits.seconds:g} s. {graded.remark}".strip()
-    return graded
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it has started."""
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: see start_new_session
-        else:
-            process.kill()
-    process.wait()
+def _run(
+    sources: dict[Path, list[str]], ids: list[str], seed: int, limits: Limits, jobs: int, forks: bool
+) -> Iterator[Graded]:
+    """Grade the notebooks in processes of their own; yield the results as they come."""
+    waiting = list(sources.items())[::-1]
+    running: dict[int, tuple[Path, tempfile.TemporaryDirectory[str], float]] = {}
+    processes = Forked() if forks else Fresh()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                file, cells = waiting.pop()
+                folder = tempfile.TemporaryDirectory(prefix="clteach-grade-", ignore_cleanup_errors=True)
+                running[number := len(waiting)] = file, folder, time.monotonic()
+                order, answer = (Path(folder.name, name) for name in ("order.json", "answer.jsonl"))
+                work = {"cells": cells, "ids": ids, "seed": seed, "memory": limits.memory, "answer": str(answer)}
+                order.write_text(json.dumps(work), encoding="utf-8")
+                processes.start(Order(number, order, limits.seconds))
+            number, code = processes.wait()
+            file, folder, start = running.pop(number)
+            with folder:
+                graded = _result(file, code, Path(folder.name, "answer.jsonl"), ids)
+            graded.seconds = time.monotonic() - start
+            if code is None:
+                graded.remark = f"stopped after {limits.seconds:g} s. {graded.remark}".strip()
+            yield graded
+    finally:
+        processes.close()
+        for _, folder, _ in running.values():
+            folder.cleanup()
 
 
 def _result(file: Path, code: int | None, answer: Path, ids: list[str]) -> Graded:
@@ -189,6 +216,57 @@ def _result(file: Path, code: int | None, answer: Path, ids: list[str]) -> Grade
     return graded
 
 
+class _Store:
+    """Results in a file, one per line, found again by the notebook's cells and by `setting`: all that they depend on."""
+
+    def __init__(self, path: Path | None, setting: list[Any]) -> None:
+        self.path, self.setting = path, json.dumps(setting)
+        self.entries: dict[str, dict[str, Any]] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may have been cut off
+                    entry = json.loads(line)
+                    self.entries[entry.pop("key")] = entry
+
+    def __enter__(self) -> None:
+        """Open the file before the work that is to be written to it."""
+        if self.path is None:
+            self.file: IO[str] = io.StringIO()
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a", encoding="utf-8")
+        except OSError as error:
+            raise ClteachError(
+                f"cannot write {self.path}: {error.strerror or error}. Results are kept there until all are graded: "
+                "choose a folder with write permission for the table (--csv)."
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def _key(self, cells: list[str]) -> str:
+        return hashlib.sha256(json.dumps([self.setting, cells]).encode()).hexdigest()
+
+    def find(self, file: Path, cells: list[str]) -> Graded | None:
+        entry = self.entries.get(self._key(cells))
+        return None if entry is None else Graded(file, **entry)
+
+    def add(self, graded: Graded, cells: list[str]) -> None:
+        entry = {name: value for name, value in asdict(graded).items() if name != "file"}
+        # On a line of its own, also after one that was cut off.
+        self.file.write("\n" + json.dumps({"key": self._key(cells), **entry}))
+        self.file.flush()
+
+
+def _fingerprint() -> str:
+    """Changes with the code of the exercises."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()
+
+
 def to_csv(results: list[Graded], points: dict[str, int], folder: Path, path: Path) -> Path:
     """Write one line per notebook: student, file, status, points, of, each exercise, remark."""
     out = io.StringIO()
@@ -207,77 +285,5 @@ def _harmless(value: Any) -> Any:
     """A text that a spreadsheet does not take for a formula, on one line."""
     if not isinstance(value, str):
         return value
-    text = " ".join(value.split())[:1000]
+    text = " ".join(value.encode("utf-8", "replace").decode().split())[:1000]
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-
-
-# ------------------------------------------------------------------------------------------- inside the process
-
-
-def _limit_memory(gigabytes: float) -> None:
-    """Let this process take no more than that beyond what it has now, where the system can do it."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
-        most = used + int(gigabytes * 1e9)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _without_magic(cell: str) -> str:
-    """A cell as plain Python: lines for IPython or the shell do nothing (there is nothing to install here)."""
-    return MAGIC.sub(r"\1pass", cell)
-
-
-def _entries(work: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Run the cells, then yield a line for what went wrong in them and one for every exercise."""
-    import torch
-
-    from clteach.exercises.chapters import get
-    from clteach.exercises.checking import check
-    from clteach.exercises.limits import limited
-
-    torch.set_num_threads(1)
-    _limit_memory(work["memory"])
-    space: dict[str, Any] = {"__name__": "__main__"}
-    for number, cell in enumerate(work["cells"], start=1):
-
-        def run(cell: str = cell, number: int = number) -> None:
-            exec(compile(_without_magic(cell), f"cell {number}", "exec"), space)
-
-        ended = limited(run, CELL_SECONDS, isolated=False)
-        if not ended.finished:
-            yield {"remark": f"cell {number} did not end within {CELL_SECONDS:g} s"}
-        elif ended.error is not None:
-            yield {"remark": f"cell {number}: {_short(ended.error)}"}
-    for id in work["ids"]:
-        exercise = get(id)
-        if exercise.name not in space:
-            yield {"id": id, "points": 0, "remark": f"{id}: no function {exercise.name}"}
-            continue
-        report = check(id, space[exercise.name])
-        again = check(id, space[exercise.name], seed=work["seed"]) if report else report
-        what = "" if again else f"{id}: {again.status}" if not report else f"{id}: right only on the numbers shown"
-        yield {"id": id, "points": exercise.level if again else 0, "remark": what}
-
-
-def _short(error: BaseException) -> str:
-    try:
-        text = str(error).split("\n")[0][:100]
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def main(order: str) -> None:
-    """The process that grades one notebook. Every line is written at once: what comes later may be its end."""
-    work = json.loads(Path(order).read_text(encoding="utf-8"))
-    with open(work["answer"], "w", encoding="utf-8") as answer:
-        for entry in _entries(work):
-            answer.write(json.dumps(entry) + "\n")
-            answer.flush()
-    os._exit(0)  # not through the threads that a notebook may have left running
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -41,7 +41,7 @@ def _published() -> dict[str, Any]:
 
 
 def compare(
-    ours: Mapping[str, Any], paper: Mapping[str, Any] | None, withheld: bool = False, measure: str = "accuracy"
+    ours: Mapping[str, Any] | None, paper: Mapping[str, Any] | None, withheld: bool = False, measure: str = "accuracy"
 ) -> dict[str, Any]:
     """Does our number agree with the published one? In percentage points.
 
@@ -49,11 +49,14 @@ def compare(
     within max(1.5, 2.5 SEM). FIDs are shown, not judged: they were taken in the features of another network.
 
     Args:
-        ours: mean and sem as shares of 1 (sem None: one seed, counted as 0).
+        ours: mean and sem as shares of 1 (sem None: one seed, counted as 0); None: the training diverged.
         paper: mean and sem (or None) in percent; None: not published.
         withheld: give no verdict (a shortened run).
         measure: what is compared, one of `metrics.MEASURES`.
     """
+    if ours is None:
+        shown = None if paper is None else dict(paper)
+        return {"published": shown, "difference": None, "tolerance": None, "verdict": "diverged"}
     if paper is None:
         return {"published": None, "difference": None, "tolerance": None, "verdict": "not published"}
     if measure == "fid":

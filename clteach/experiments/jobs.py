@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,17 +24,21 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
-from clteach.data.streams import make_stream
+from clteach.data.extractors import EXTRACTORS
+from clteach.data.streams import make_stream, stream_settings
 from clteach.data.tasks import Stream
-from clteach.errors import CheckpointError, ClteachError, ConfigError, unknown
-from clteach.experiments.provenance import canonical, checkout, code, machine
+from clteach.errors import CheckpointError, ClteachError, ConfigError, DivergedError, unknown
+from clteach.experiments.provenance import canonical, checkout, machine
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner
 from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
 from clteach.progress import Watched, board, to_file
+from clteach.settings import SEED, convert_fields
 from clteach.storage import load_sealed, sealed, write_json
+from clteach.training.code import code
 from clteach.training.loop import train
+from clteach.training.run import Run
 from clteach.training.start import resolve_device
 
 Result = dict[str, Any]
@@ -70,6 +75,9 @@ class Job:
     device: str = "auto"
     evaluate_on: str = "test"
 
+    def __post_init__(self) -> None:
+        convert_fields(self, {"seed": SEED})
+
     def make_stream(self, seed: int) -> Stream:
         """The job's stream, drawn with this seed."""
         return make_stream(self.stream, self.scenario, seed=seed, **self.stream_settings)
@@ -80,6 +88,7 @@ class _Plan(NamedTuple):
     folder: Path
     steps: int  # of all tasks and phases
     cost: int  # grows with the time the job will take
+    code: str | None  # fingerprint of what it executes
 
 
 def run_jobs(
@@ -132,7 +141,9 @@ def run_jobs(
         Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo
     ]
     with board(watched, show):
-        done = _dispatch([(p.job, method(p.job.method), p.folder, keep) for p in todo], n_jobs, backend, address)
+        done = _dispatch(
+            [(p.job, method(p.job.method), p.folder, keep, p.code) for p in todo], n_jobs, backend, address
+        )
     for plan, result in zip(todo, done, strict=True):
         results[plan.folder] = result
         (plan.folder / "progress").unlink(missing_ok=True)
@@ -141,7 +152,7 @@ def run_jobs(
     return [{**(results[plan.folder] or {}), "read_back": plan.folder not in waiting} for plan in plans]
 
 
-def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> Result:
+def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, source: str | None = None) -> Result:
     """Train one job with one thread in this process, and write ``result.json`` into its folder.
 
     Args:
@@ -149,18 +160,21 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
         cls: the method's class: another process has not registered a method of the user's own.
         folder: the job's folder; a checkpoint in it is resumed.
         keep: also write the trained model there.
+        source: fingerprint of the code, see `clteach.training.code`: another process may not find the source.
 
     Returns:
         ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
         ``average_accuracy``, ``forgetting`` (None for one task), ``seconds`` spent in training steps,
-        ``iterations_per_second`` and the stream's ``fingerprint``. A method with another measure than accuracy has its
+        ``iterations_per_second``, the numbers ``samples`` (T,) that each task is evaluated on, and the stream's
+        ``fingerprint``. A method with another measure than accuracy has its
         name instead (``fid``, ``average_fid``) and says so in ``measure``; a pure generator also has all its measures,
-        ``quality``: {measure: (T, T)}.
+        ``quality``: {measure: (T, T)}. ``notes`` say where a score cannot be wrong (`Stream.notes`). Of a training that
+        diverged there are no scores: they are None, and ``diverged`` says what happened.
     """
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
     commit = checkout()  # of the code that runs, not of what is committed meanwhile
-    threads = torch.get_num_threads()
+    threads, run, diverged = torch.get_num_threads(), None, None
     torch.set_num_threads(1)
     try:
         stream = job.make_stream(job.seed)
@@ -173,32 +187,59 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False) -> R
             seed=job.seed,
             device=job.device,
             checkpoint=checkpoint,
+            source=source,
             evaluate_on=job.evaluate_on,
             quality=issubclass(cls, PureGenerator),
             progress=to_file(folder / "progress"),
         )
+    except DivergedError as error:  # one setting of many that was too bold must not end the others
+        diverged = str(error)
     finally:
         torch.set_num_threads(threads)
-    if keep:
+    if keep and run is not None:
         run.save(folder)
-    numbers = run.numbers()
     result = {
         "job": json.loads(canonical(asdict(job))),  # lists for tuples, as when it is read back
         "device": machine(resolve_device(job.device).type),
         "commit": commit,
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
-        f"average_{cls.measure}": average_score(run.accuracy, cls.measure),
-        "forgetting": forgetting(run.accuracy, cls.measure) if len(stream) > 1 else None,
-        **({"quality": numbers["quality"]} if run.quality else {}),
-        cls.measure: numbers["accuracy"],
-        "initial": numbers["initial"],
-        "seconds": sum(run.seconds),
-        "iterations_per_second": run.iterations_per_second,
+        **(_scores(run, cls.measure) if run is not None else _no_scores(str(diverged), cls.measure)),
+        "samples": [len(task.valid if job.evaluate_on == "valid" and task.valid else task.test) for task in stream],
         "fingerprint": stream.fingerprint,
+        **({"notes": notes} if (notes := [*stream.notes, *_unread(cls, source)]) else {}),
     }
     write_json(folder / "result.json", sealed(result))
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _unread(cls: type[Learner], source: str | None) -> list[str]:
+    if source is not None:
+        return []
+    return [
+        f"the source of {cls.__name__} cannot be found, so nobody can tell whether a finished run is of the same code: "
+        "it was trained anew. Define the class in a file or in a notebook to have runs read back and resumed."
+    ]
+
+
+def _scores(run: Run, measure: str) -> Result:
+    numbers = run.numbers()
+    return {
+        f"average_{measure}": average_score(run.accuracy, measure),
+        "forgetting": forgetting(run.accuracy, measure) if len(run.accuracy) > 1 else None,
+        **({"quality": numbers["quality"]} if run.quality else {}),
+        measure: numbers["accuracy"],
+        "initial": numbers["initial"],
+        "seconds": sum(run.seconds),
+        "iterations_per_second": run.iterations_per_second,
+    }
+
+
+def _no_scores(diverged: str, measure: str) -> Result:
+    nothing = dict.fromkeys(
+        (f"average_{measure}", "forgetting", measure, "initial", "seconds", "iterations_per_second")
+    )
+    return {**nothing, "diverged": diverged}
 
 
 def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
@@ -213,7 +254,12 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
                 "iteration and one sample, and a seed of 0 or more."
             )
         cls = method(job.method)
-        job = replace(job, settings=asdict(configure(cls, dict(job.settings))), device=resolve_device(job.device).type)
+        job = replace(
+            job,
+            settings=asdict(configure(cls, dict(job.settings))),
+            stream_settings=stream_settings(job.stream, job.stream_settings),
+            device=resolve_device(job.device).type,
+        )
         key = canonical([job.stream, job.scenario, job.stream_settings])
         if key not in streams:
             streams[key] = job.make_stream(seed=0)
@@ -225,15 +271,18 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
             sizes[key] = steps, size, learner.describe().get("extractor")
         steps, size, extractor = sizes[key]  # a file of weights may change under its name: this is what is in it
-        identity = canonical([asdict(job), stream.fingerprint, extractor, _code(cls)])
+        source = _code(cls, job.settings.get("extractor"))
+        # Without its source nobody can tell whether a class is the one that made a finished run: a folder of its own.
+        anew = {} if source is not None else {"anew": uuid.uuid4().hex}
+        identity = canonical([asdict(job), stream.fingerprint, extractor, source, anew])
         identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
-        plans.append(_Plan(job, out / "runs" / name, steps, steps * size))
+        plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source))
     return plans
 
 
-def _code(cls: type[Learner]) -> str:
-    return code(cls.__module__)
+def _code(cls: type[Learner], extractor: str | None = None) -> str | None:
+    return code(cls, *([] if extractor is None else [EXTRACTORS[extractor]]))
 
 
 def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:

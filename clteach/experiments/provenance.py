@@ -1,13 +1,8 @@
-"""Where a number comes from: the machine it was measured on, the commit, and the code that a run executes."""
+"""Where a number comes from: the machine it was measured on, and the commit. The code: `clteach.training.code`."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import hashlib
-import importlib
-import importlib.util
-import inspect
 import json
 import platform
 import subprocess
@@ -17,8 +12,6 @@ from typing import Any
 
 import joblib
 import torch
-
-from clteach.training.loop import train
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -56,48 +49,6 @@ def checkout() -> str | None:
     return git("describe", "--always", "--dirty") if top and Path(top) == root else None
 
 
-def code(module: str) -> str:
-    """A fingerprint of the code a run executes: numbers of another version are neither read back nor resumed.
-
-    Args:
-        module: name of the module that holds the method or the study; the loop that drives it is added.
-    """
-    return hashlib.sha256(canonical(sources(train.__module__, module)).encode()).hexdigest()
-
-
-def sources(*start: str) -> dict[str, str]:
-    """{name: source} of modules and of all modules of this package that they import, also inside functions.
-
-    The package itself and the registry are left out: they would bring in all methods.
-
-    Raises:
-        OSError: the source of a module of this package is not there. What cannot be read must not count as unchanged.
-    """
-    found: dict[str, str] = {}
-    waiting = list(start)
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in ("clteach", "clteach.methods"):
-            continue
-        of_package = name.split(".")[0] == "clteach"
-        try:
-            found[name] = inspect.getsource(importlib.import_module(name))
-        except (ImportError, OSError, TypeError):  # a class typed into an interpreter
-            if of_package:
-                raise
-            continue
-        for node in ast.walk(ast.parse(found[name])):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "clteach":
-                package = importlib.import_module(str(node.module))
-                waiting.append(package.__name__)
-                if hasattr(package, "__path__"):  # a name taken from it may be a module
-                    below = [f"{package.__name__}.{alias.name}" for alias in node.names]
-                    waiting += [each for each in below if importlib.util.find_spec(each) is not None]
-    return found
-
-
-# ----------------------------------------------------------------------------------------------------------- files
-
-
 def canonical(value: Any) -> str:
+    """JSON in one way only, for fingerprints: sorted keys, mappings of any kind as dicts."""
     return json.dumps(value, sort_keys=True, default=dict)

@@ -12,6 +12,7 @@ import json
 import platform
 import shlex
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,12 @@ from clteach.errors import ConfigError, unknown
 from clteach.experiments import papers
 from clteach.experiments.agreement import compare, published
 from clteach.experiments.jobs import Job, check_place, read_back, run_jobs
-from clteach.experiments.provenance import checkout, code, in_turn, machine, together
-from clteach.experiments.recipe import Study, chosen
+from clteach.experiments.provenance import checkout, in_turn, machine, together
+from clteach.experiments.recipe import Recipe, Study, chosen
 from clteach.experiments.summary import statistics, summarise
 from clteach.methods import METHODS, fitting
 from clteach.storage import load_sealed, sealed, write_json
+from clteach.training.code import code
 from clteach.version import __version__
 
 
@@ -124,16 +126,9 @@ def reproduce(
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
         measure = METHODS[job.method].measure
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
-    options = ["--preset", preset] if len(recipe.presets) > 1 else []
-    options += [] if seeds is None else ["--seeds", str(seeds)]
-    options += [] if iters is None else ["--iters", str(iters)]
-    options += [] if tasks is None else ["--tasks", str(tasks)]
+    given = {"preset": preset if len(recipe.presets) > 1 else None, "seeds": seeds, "iters": iters, "tasks": tasks}
     record = {
-        "name": name,
-        "summary": recipe.summary,
-        "shortened": shortened,
-        "command": shlex.join(["clteach", "reproduce", name, *options]),
-        "version": __version__,
+        **_head(name, recipe, shortened, given),
         "commit": in_turn([result["commit"] for result in results]),
         "preset": preset,
         "preset_source": papers.PRESETS[preset].source,
@@ -143,7 +138,7 @@ def reproduce(
         "axis": recipe.axis,
         "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
         **({} if recipe.evaluate_on == "test" else {"evaluate_on": recipe.evaluate_on}),
-        "training_seconds": sum(result["seconds"] for result in results),
+        "training_seconds": sum(result["seconds"] or 0.0 for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.
         "wall_seconds": None if any(result["read_back"] for result in results) else wall,
         "device": together([result["device"] for result in results]),
@@ -174,7 +169,7 @@ def _reproduce_study(
     started, commit = time.perf_counter(), checkout()
     files, todo = [], []
     for row, seed in itertools.product(study.rows.values(), range(n_seeds)):
-        identity = json.dumps([code(study.run.__module__), dict(row), steps, seed], sort_keys=True)
+        identity = json.dumps([code(study.run) or uuid.uuid4().hex, dict(row), steps, seed], sort_keys=True)
         file = out / "runs" / name / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
         files.append(file)
         if fresh or read_back(file) is None:
@@ -188,14 +183,8 @@ def _reproduce_study(
         scores = {measure: statistics([run["measures"][measure] for run in runs]) for measure in study.measures}
         cells.append({"row": name_of_row, "settings": dict(row), "measures": scores, "verdict": "not published"})
     shortened = steps < study.steps or n_seeds < min(3, study.seeds)
-    options = [] if seeds is None else ["--seeds", str(seeds)]
-    options += [] if iters is None else ["--iters", str(iters)]
     record = {
-        "name": name,
-        "summary": study.summary,
-        "shortened": shortened,
-        "command": shlex.join(["clteach", "reproduce", name, *options]),
-        "version": __version__,
+        **_head(name, study, shortened, {"seeds": seeds, "iters": iters}),
         "commit": commit,
         "preset_source": study.source,
         "seeds": list(range(n_seeds)),
@@ -213,6 +202,18 @@ def _reproduce_study(
         "cells": cells,
     }
     return write_json(out / f"{(name + '-shortened' * shortened).replace('-', '_')}.json", record)
+
+
+def _head(name: str, recipe: Recipe | Study, shortened: bool, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What every record begins with: what it is of, and the command that makes it again."""
+    options = [word for option, value in given.items() if value is not None for word in (f"--{option}", str(value))]
+    return {
+        "name": name,
+        "summary": recipe.summary,
+        "shortened": shortened,
+        "command": shlex.join(["clteach", "reproduce", name, *options]),
+        "version": __version__,
+    }
 
 
 def _run_study(run: Callable[..., dict[str, float]], file: Path, arguments: Mapping[str, Any]) -> None:

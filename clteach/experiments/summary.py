@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clteach.experiments.jobs import Result
-from clteach.metrics.accuracy import mean_sem
+from clteach.metrics.accuracy import average_incremental_accuracy, mean_sem
 
 
 def summarise(results: Sequence[Result]) -> dict[str, Any]:
@@ -20,9 +20,19 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
         (T, T) mean over seeds, of several seeds also ``accuracy_matrices`` (seeds, T, T) for the tasks learned so far,
         ``seconds`` and ``iterations_per_second`` of a run (mean over seeds), ``settings``. A method with another measure has
         its name instead (``average_fid``, ``fid_matrix``) and says so in ``measure``. Of pure generators also the average
-        and the matrices of every further measure, such as ``average_precision`` and ``precision_matrix``.
+        and the matrices of every further measure, such as ``average_precision`` and ``precision_matrix``. Where the training
+        of a seed diverged there is no average (None), since that of the other seeds would be a choice of the lucky ones, and
+        ``diverged`` says which seeds and why.
     """
     measure = results[0].get("measure", "accuracy")
+    diverged = [result["diverged"] for result in results if result.get("diverged")]
+    if diverged:
+        return {
+            **({} if measure == "accuracy" else {"measure": measure}),
+            **dict.fromkeys((f"average_{measure}", "forgetting", "seconds", "iterations_per_second")),
+            "diverged": diverged,
+            "settings": results[0]["job"]["settings"],
+        }
     lost = [result["forgetting"] for result in results]
     further = {
         name: [result["quality"][name] for result in results]
@@ -42,11 +52,33 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
+def incremental(results: Sequence[Result]) -> dict[str, Any]:
+    """The average incremental accuracy of the seeds of one experiment, for those who compare with class-incremental papers.
+
+    Returns:
+        ``average_incremental_accuracy``, in which every task counts alike, and ``average_incremental_accuracy_by_samples``,
+        in which every test sample does, each with mean, SEM and the values of the seeds. Nothing for methods with another
+        measure, for runs that diverged, and for results of an earlier version, which do not say how many samples there were.
+    """
+    if any(result.get("accuracy") is None or "samples" not in result for result in results):
+        return {}
+    matrices = [_matrix(result["accuracy"]) for result in results]
+    by_samples = [
+        average_incremental_accuracy(R, result["samples"]) for R, result in zip(matrices, results, strict=True)
+    ]
+    return {
+        "average_incremental_accuracy": statistics([average_incremental_accuracy(R) for R in matrices]),
+        "average_incremental_accuracy_by_samples": statistics(by_samples),
+    }
+
+
+def _matrix(rows: list[list[float | None]]) -> torch.Tensor:
+    return torch.tensor([[math.nan if v is None else v for v in row] for row in rows], dtype=torch.float64)
+
+
 def _matrices(measure: str, seeds: Sequence[list[list[float | None]]]) -> dict[str, Any]:
     """The mean over seeds (T, T), and of several seeds each one's matrix, without the tasks not learned yet."""
-    matrices = torch.tensor(
-        [[[math.nan if v is None else v for v in row] for row in R] for R in seeds], dtype=torch.float64
-    )
+    matrices = torch.stack([_matrix(R) for R in seeds])
     found: dict[str, Any] = {f"{measure}_matrix": _rounded(matrices.mean(0))}
     if len(seeds) > 1:
         learned = torch.ones(matrices.shape[1:], dtype=torch.bool).tril()

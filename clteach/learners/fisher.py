@@ -5,8 +5,9 @@ $$F_i = \frac1N \sum_n \sum_c p_\theta(c\,|\,x_n)\Big(\frac{\partial \log p_\the
 The square stands *inside* the sum over samples: squaring the gradient of a batch's mean loss instead is the most common
 mistake in published implementations, and gives something much smaller.
 
-Two ways to compute it. `fisher_linear` is exact and fast where all parameters sit in linear layers; `fisher_vmap` works
-for any network and is the oracle for the first.
+Two ways to compute it. `fisher_linear` is exact and fast where all parameters sit in linear layers, each used once;
+`fisher_vmap` works for any network and is the oracle for the first. Both look at the network in evaluation mode: with batch
+norm's running statistics and without dropout, a sample's probabilities depend on that sample alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from clteach.data.tasks import Data
 from clteach.errors import ConfigError
+from clteach.models.frozen import in_eval_mode
 
 LABELS = ("all", "predicted", "true")
 
@@ -30,7 +32,7 @@ def fisher_diagonal(
     """The diagonal Fisher information of a classifier, by the fastest way that is exact for it.
 
     Args:
-        net: (B, *shape) -> (B, n_out) logits.
+        net: (B, *shape) -> (B, n_out) logits; it is left in the mode it is in.
         data: samples of one task.
         active: (n_out,) bool, the units the softmax is normalised over.
         labels: expectation over "all" labels under the model's own prediction (the definition), or only the
@@ -38,7 +40,7 @@ def fisher_diagonal(
         n_samples: use only the first n samples (they are in random order); None: all.
 
     Returns:
-        One tensor per parameter of `net`, in the order of ``net.parameters()``, ≥ 0.
+        One tensor per parameter of `net`, in the order of ``net.parameters()``, ≥ 0; 0 for those that do not learn.
 
     Raises:
         ConfigError: unknown `labels` or no samples asked for.
@@ -49,7 +51,8 @@ def fisher_diagonal(
         if n_samples < 1:
             raise ConfigError(f"{n_samples} samples for the Fisher information: expected at least 1.")
         data = data.subset(torch.arange(min(n_samples, len(data)), device=data.device))
-    return (fisher_linear if _all_linear(net) else fisher_vmap)(net, data, active, labels)
+    with in_eval_mode(net):
+        return (fisher_linear if _linear_once(net, data) else fisher_vmap)(net, data, active, labels)
 
 
 def fisher_linear(net: nn.Module, data: Data, active: Tensor, labels: str = "all") -> list[Tensor]:
@@ -58,29 +61,34 @@ def fisher_linear(net: nn.Module, data: Data, active: Tensor, labels: str = "all
     With a the input of a layer and δ the gradient of one sample's log-probability at the layer's output,
     ∂ log p / ∂W = δ aᵀ, so Σ_n (∂ log p_n / ∂W)² = (δ²)ᵀ(a²): one matrix product instead of a gradient per sample.
     """
-    layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
     sums: dict[int, Tensor] = {id(p): torch.zeros_like(p) for p in net.parameters()}
-    seen: list[tuple[Tensor, Tensor]] = []  # (input, output) of every linear layer, in the order of `layers`
+    seen: list[tuple[nn.Linear, Tensor, Tensor]] = []  # (layer, input, output) in the order of the calls
 
-    def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((inputs[0].detach(), output))
+    def remember(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.requires_grad:  # not so where nothing below or in this layer learns
+            seen.append((layer, inputs[0].detach(), output))
 
-    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    hooks = [layer.register_forward_hook(remember) for layer in net.modules() if isinstance(layer, nn.Linear)]
     try:
         for batch in data.batches(512):
             seen.clear()
             with torch.enable_grad():
                 logits = net(batch.x).masked_fill(~active, -torch.inf)
                 log_p = F.log_softmax(logits, 1)  # (B, n_out)
-            outputs = [output for _, output in seen]
+            if not seen:
+                break
+            outputs = [output for _, _, output in seen]
             squared = [torch.zeros_like(output) for output in outputs]
             for label, weight in _weighted_labels(log_p.detach(), batch.y, labels):
                 picked = log_p.gather(1, label[:, None]).sum()
-                for total, delta in zip(squared, torch.autograd.grad(picked, outputs, retain_graph=True), strict=True):
-                    total += weight[:, None] * delta.square()  # Σ_c p(c|x) δ_c²
-            for layer, (a, _), total in zip(layers, seen, squared, strict=True):
-                sums[id(layer.weight)] += total.T @ a.square()
-                if layer.bias is not None:
+                deltas = torch.autograd.grad(picked, outputs, retain_graph=True, allow_unused=True)
+                for total, delta in zip(squared, deltas, strict=True):
+                    if delta is not None:
+                        total += weight[:, None] * delta.square()  # Σ_c p(c|x) δ_c²
+            for (layer, a, _), total in zip(seen, squared, strict=True):
+                if layer.weight.requires_grad:
+                    sums[id(layer.weight)] += total.T @ a.square()
+                if layer.bias is not None and layer.bias.requires_grad:
                     sums[id(layer.bias)] += total.sum(0)
     finally:
         for hook in hooks:
@@ -89,23 +97,36 @@ def fisher_linear(net: nn.Module, data: Data, active: Tensor, labels: str = "all
 
 
 def fisher_vmap(net: nn.Module, data: Data, active: Tensor, labels: str = "all") -> list[Tensor]:
-    """The same for any network, from one gradient per sample and label (`vmap(grad)`); slower, and the oracle."""
-    parameters = {name: p.detach() for name, p in net.named_parameters()}
-    buffers = dict(net.named_buffers())
+    """The same for any network, from one gradient per sample and label (`vmap(grad)`); slower, and the oracle.
+
+    Raises:
+        ConfigError: a network that cannot be evaluated for each sample by itself.
+    """
+    learned = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}
+    fixed = {name: p.detach() for name, p in net.named_parameters() if not p.requires_grad} | dict(net.named_buffers())
 
     def log_prob(theta: dict[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(net, (theta, buffers), (x[None],))[0]
+        logits = functional_call(net, {**fixed, **theta}, (x[None],))[0]
         return F.log_softmax(logits.masked_fill(~active, -torch.inf), 0).gather(0, label[None])[0]
 
     per_sample: Callable[..., dict[str, Tensor]] = vmap(grad(log_prob), in_dims=(None, 0, 0))
-    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    with torch.no_grad():
+    sums = {name: torch.zeros_like(p) for name, p in learned.items()}
+    with torch.no_grad(), in_eval_mode(net):
         for batch in data.batches(32):
             log_p = F.log_softmax(net(batch.x).masked_fill(~active, -torch.inf), 1)
             for label, weight in _weighted_labels(log_p, batch.y, labels):
-                for name, g in per_sample(parameters, batch.x, label).items():
+                try:
+                    gradients = per_sample(learned, batch.x, label)
+                except RuntimeError as error:
+                    raise ConfigError(
+                        f"the Fisher information of this network cannot be computed sample by sample ({error}). Expected a "
+                        "network whose forward pass writes nothing and does not branch on the values of its inputs."
+                    ) from error
+                for name, g in gradients.items():
                     sums[name] += torch.tensordot(weight, g.square(), 1)
-    return [total / len(data) for total in sums.values()]
+    return [
+        sums[name] / len(data) if name in sums else torch.zeros_like(p.detach()) for name, p in net.named_parameters()
+    ]
 
 
 def _weighted_labels(log_p: Tensor, y: Tensor, labels: str) -> list[tuple[Tensor, Tensor]]:
@@ -116,6 +137,34 @@ def _weighted_labels(log_p: Tensor, y: Tensor, labels: str) -> list[tuple[Tensor
     return [(y if labels == "true" else log_p.argmax(1), torch.ones_like(log_p[:, 0]))]
 
 
-def _all_linear(net: nn.Module) -> bool:
+def _linear_once(net: nn.Module, data: Data) -> bool:
+    """Do all parameters sit in linear layers, each of which sees one vector per sample, once per pass?
+
+    What modules say of themselves does not tell whether a weight is also used elsewhere (tied to another layer, say): a
+    network that is no plain stack of layers is asked for two samples both ways.
+    """
     own = {id(p) for module in net.modules() if isinstance(module, nn.Linear) for p in module.parameters()}
-    return all(id(p) in own for p in net.parameters())
+    if not all(id(p) in own for p in net.parameters()):
+        return False
+    calls: list[int] = []
+    flat: list[bool] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.extend(id(p) for p in layer.parameters())
+        flat.append(output.ndim == 2)
+
+    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, nn.Linear)]
+    few = data.subset(torch.arange(min(2, len(data)), device=data.device))
+    try:
+        with torch.no_grad():
+            out = net(few.batch(torch.arange(len(few), device=data.device)).x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(calls) != len(set(calls)) or not all(flat):
+        return False
+    if type(net) is nn.Sequential:
+        return True
+    every = torch.ones(out.shape[1], dtype=torch.bool, device=out.device)
+    both = zip(fisher_linear(net, few, every), fisher_vmap(net, few, every), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in both)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from clteach.errors import ConfigError
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, total
 from clteach.learners.optim import adam, constant
@@ -194,6 +194,9 @@ def fit(
 
     Returns:
         The loss terms, averaged over each hundredth of the steps.
+
+    Raises:
+        DivergedError: a loss is no finite number any more.
     """
     opts, rng, rows = optimizers(gan), generator(seed, "fit", device=x.device), []
     sums: dict[str, Tensor | float] = {}
@@ -208,7 +211,13 @@ def fit(
         losses = update(gan, opts, Round(batch, weight, z, gan.margin_at(step / steps)))
         sums = {name: sums.get(name, 0.0) + value / window for name, value in losses.items()}
         if (step + 1) % window == 0:
-            rows.append({name: float(value) for name, value in sums.items()})
+            row = {name: float(value) for name, value in sums.items()}
+            if not all(map(math.isfinite, row.values())):
+                raise DivergedError(
+                    f"the game diverged in step {step + 1}: expected finite losses, choose a smaller learning rate than "
+                    f"lr={gan.cfg.lr:g}."
+                )
+            rows.append(row)
             sums = {}
     if watch is not None:
         watch(steps)

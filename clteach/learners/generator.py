@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from clteach.data.tasks import Data, Spec, Stream
-from clteach.errors import ConfigError
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.learner import (
     Generator,
+    NetMaker,
 )
 from clteach.metrics.generation import frechet_distance, precision_recall
 from clteach.metrics.judge import feature_classifier, features, quality
@@ -35,8 +36,8 @@ class PureGenerator(Generator):
     takes_features = False
     measure = "fid"
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         # The judge's weights are part of the learner: one that is loaded from a file is judged in the same space.
         if self.cfg.features == "lenet":
             if len(spec.shape) != 3:
@@ -76,12 +77,12 @@ class PureGenerator(Generator):
         """(N, *shape) samples of task t, as many as there are data.
 
         Raises:
-            ConfigError: samples that are no numbers: training diverged.
+            DivergedError: samples that are no numbers.
         """
         rng = generator(self.seed, "evaluate", t, device=data.device)
         samples = self.sample(len(data), rng, tasks=torch.full((len(data),), t, device=data.device))
         if not bool(samples.isfinite().all()):
-            raise ConfigError(
+            raise DivergedError(
                 f"{self.name}, seed {self.seed}: training diverged, the samples of task {t + 1} are not finite. Expected "
                 f"numbers: choose a smaller learning rate than lr={self.cfg.lr}."
             )

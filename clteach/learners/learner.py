@@ -20,25 +20,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from clteach.data.raw import as_read
 from clteach.data.tasks import Batch, Data, Spec, Stream
-from clteach.errors import ConfigError, unknown
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.optim import adam, constant
 from clteach.learners.penalty import Quadratic
+from clteach.models.frozen import in_eval_mode
 from clteach.models.nets import mlp
 from clteach.seeding import seeded, whole_seed
+from clteach.settings import MOST_UNITS, convert_fields
 
 Noise = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
+NetMaker = Callable[[tuple[int, ...], int], nn.Module]
+"""Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
+LAYERS = "a tuple of layers, each of at least one unit"
+MOST_WEIGHTS = 1_000_000_000
 
 
 class Phase(NamedTuple):
@@ -50,6 +59,17 @@ class Phase(NamedTuple):
     fresh_optimizer: bool = False
 
 
+class Answers(NamedTuple):
+    """What a learner takes inputs for, see `Learner.classify`."""
+
+    names: np.ndarray
+    """(N,) class names"""
+    probabilities: Tensor
+    """(N, K) float32 on the CPU, rows sum to 1"""
+    units: tuple[str, ...]
+    """(K,) what the columns stand for"""
+
+
 class Learner(nn.Module):
     """Base of all methods. See the module's docstring for the order of the calls.
 
@@ -59,9 +79,10 @@ class Learner(nn.Module):
         spec: the stream's specification.
         cfg: the method's settings; None: the defaults.
         seed: seed of the initial weights.
+        net: makes a network of one's own (see `NetMaker`), for methods that take one; None: the method's.
 
     Raises:
-        ConfigError: the method does not support the scenario, or features as inputs.
+        ConfigError: the method does not support the scenario, or features as inputs, or takes no network.
     """
 
     @dataclass(frozen=True)
@@ -76,13 +97,12 @@ class Learner(nn.Module):
         """forget Adam's moments at the start of every task"""
 
         def __post_init__(self) -> None:
-            for name, names in choices(type(self)).items():
-                if getattr(self, name) not in names:
-                    raise unknown(f"value of {name}", str(getattr(self, name)), names)
-            for name, units in vars(self).items():
-                layers = name.endswith("hidden") and units is not None
-                if layers and (not isinstance(units, (tuple, list)) or any(n < 1 for n in units)):
-                    raise ConfigError(f"{name}={units!r}: expected a tuple of layers, each of at least one unit.")
+            layers = [field.name for field in dataclasses.fields(self) if field.name.endswith("hidden")]
+            convert_fields(self, dict.fromkeys(layers, LAYERS))
+            for name in layers:
+                units = getattr(self, name)
+                if isinstance(units, tuple):
+                    _check_layers(name, units)
             if not self.lr > 0:
                 raise ConfigError(f"lr={self.lr}: expected lr > 0.")
 
@@ -91,6 +111,7 @@ class Learner(nn.Module):
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
     takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
+    takes_net: ClassVar[bool] = False  # can it be given a network of one's own?
     measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.accuracy.MEASURES`
     active_now: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now
     log_active_now: Tensor  # (n_tasks, n_out) the same as 0 and -inf, to be added to logits: cheaper than filling
@@ -98,12 +119,16 @@ class Learner(nn.Module):
     opts: dict[str, Optimizer]
     penalty: Quadratic | None
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__()
-        self.spec, self.seed = spec, whole_seed(seed)
+        self.spec, self.seed, self.own_net = spec, whole_seed(seed), net
         self.cfg: Any = self.checked(spec, cfg)
         self.t = -1  # the task being learned; -1: none yet
         self.phase: Phase | None = None
+        if net is not None and not self.takes_net:
+            raise ConfigError(
+                f"{self.name} makes its networks itself. Leave net= out, or choose a method that takes one."
+            )
         self.opts = {}
         self.penalty = None
         self.register_buffer("active_now", spec.active_table(1))
@@ -133,9 +158,9 @@ class Learner(nn.Module):
         return cfg
 
     @classmethod
-    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> Learner:
         """The learner that these settings ask for: one of this class, unless a setting chooses between several."""
-        return cls(spec, cfg, seed)
+        return cls(spec, cfg, seed) if net is None else cls(spec, cfg, seed, net)
 
     @property
     def device(self) -> torch.device:
@@ -216,12 +241,86 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, t: int, data: Data) -> float:
-        """Accuracy in [0, 1] on data of task t, among the units active now."""
+        """Accuracy in [0, 1] on data of task t, among the units active now.
+
+        Raises:
+            DivergedError: logits that are no finite numbers. Their largest is the first one, so the score would be that of
+                chance and look like a result.
+        """
         correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        finite = torch.ones((), dtype=torch.bool, device=data.device)
         for batch in data.batches():
-            logits = self.predict(batch.x, batch.task).masked_fill(~self.active_now[batch.task], -torch.inf)
+            logits = self.predict(batch.x, batch.task)
+            finite &= logits.isfinite().all()
+            logits = logits.masked_fill(~self.active_now[batch.task], -torch.inf)
             correct += (logits.argmax(1) == batch.y).sum()
+        if not bool(finite):
+            raise self.diverged(f"its answers on task {t + 1} are not finite")
         return float(correct) / len(data)
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error for a training that blew up; `what` says how it shows."""
+        return DivergedError(
+            f"{self.name}, seed {self.seed}: training diverged, {what}. Expected numbers: choose a smaller learning rate "
+            f"than lr={self.cfg.lr:g}, or a weaker penalty where the method has one."
+        )
+
+    @torch.no_grad()
+    def classify(self, x: Any, task: int | Sequence[int] | None = None) -> Answers:
+        """What the learner takes raw inputs for, in the user's own class names.
+
+        Args:
+            x: N inputs as `clteach.from_arrays` takes them (arrays, tensors, a data frame, a list of pictures), as raw as
+                the training data were: they are scaled and encoded in the same way. Of a permuted stream: images (N, *shape)
+                with the pixels in the task's order.
+            task: the task of the inputs, from 0, one or (N,). Needed in Task-IL; in Domain-IL it names the answer (which
+                class of the task) without helping to find it; in Class-IL it is not known and must be left out.
+
+        Returns:
+            Names (N,), and probabilities (N, K) of all K output units, 0 for those that do not compete.
+
+        Raises:
+            ConfigError: a generator, an untrained learner, or a task that is missing, unknown or not to be known.
+            DataError: inputs that cannot be used.
+        """
+        if self.measure != "accuracy":
+            raise ConfigError(f"{self.name} classifies nothing: it generates. Expected a classifier; use sample().")
+        if self.t < 0:
+            raise ConfigError(f"this {self.name} has not been trained: train it first, or load one that was.")
+        inputs = as_read(x, self.spec)
+        tasks = self._tasks(task, len(inputs))
+        known = torch.zeros(len(inputs), dtype=torch.int64) if tasks is None else tasks
+        parts = []
+        with in_eval_mode(self):
+            for read, of in zip(inputs.split(1000), known.split(1000), strict=True):
+                of = of.to(self.device)
+                logits = self.predict(read.to(self.device), of if self.spec.scenario == "task" else None)
+                parts.append(logits.masked_fill(~self.active_now[of], -torch.inf).softmax(1).cpu())
+        probabilities = torch.cat(parts)
+        if not bool(probabilities.isfinite().all()):
+            raise self.diverged("its answers are not finite")
+        each = [None] * len(inputs) if tasks is None else tasks.tolist()
+        tables = {of: self.spec.unit_names(of) for of in set(each)}
+        units = probabilities.argmax(1).tolist()
+        names = np.array([tables[of][unit] for of, unit in zip(each, units, strict=True)], dtype=str)
+        return Answers(names, probabilities, self.spec.unit_names())
+
+    def _tasks(self, task: int | Sequence[int] | None, n: int) -> Tensor | None:
+        """(n,) the task of each input, or None where it is not known."""
+        if task is None:
+            if self.spec.scenario == "task":
+                raise ConfigError(
+                    f"in Task-IL the task is known: expected task=0..{self.spec.n_tasks - 1}, one or (N,)."
+                )
+            return None
+        if self.spec.scenario == "class":
+            raise ConfigError("in Class-IL the task is not known: leave task= out.")
+        tasks = torch.as_tensor(task)
+        if tasks.is_floating_point() or tasks.ndim > 1 or (tasks.ndim == 1 and len(tasks) != n):
+            raise ConfigError(f"task={task!r}: expected a whole number, or one for each of the {n} inputs.")
+        if bool(((tasks < 0) | (tasks > self.t)).any()):
+            raise ConfigError(f"task={task!r}: expected tasks learned so far, 0..{self.t}, counted from 0.")
+        return tasks.long().expand(n) if tasks.ndim == 0 else tasks.long()
 
     # --- state ---
 
@@ -252,13 +351,10 @@ class Learner(nn.Module):
             "spec": dataclasses.asdict(self.spec),
             "cfg": dataclasses.asdict(self.cfg),
             "seed": self.seed,
+            **({} if self.own_net is None else {"net": net_name(self.own_net)}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(about))  # tuples become lists, as they would in a file
         return plain
-
-
-NetMaker = Callable[[tuple[int, ...], int], nn.Module]
-"""Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
 
 
 class Classifier(Learner):
@@ -267,17 +363,28 @@ class Classifier(Learner):
     Args:
         spec, cfg, seed: as in `Learner`.
         net: makes the network; None: an MLP with the layers of `Config.hidden`.
+        reads: shape of what the network reads, where that is not the input itself; None: `spec.shape`.
     """
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
-        super().__init__(spec, cfg, seed)
+    takes_net = True
+
+    def __init__(
+        self,
+        spec: Spec,
+        cfg: Any = None,
+        seed: int = 0,
+        net: NetMaker | None = None,
+        reads: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(spec, cfg, seed, net)
+        self.reads = spec.shape if reads is None else reads
         with seeded(seed, "classifier"):
-            self.net = self.make_net() if net is None else net(spec.shape, spec.n_out)
-        self.opts["classifier"] = adam(self.net.parameters(), self.cfg.lr)
+            self.net = self.make_net() if net is None else made(net, self.reads, spec.n_out)
+        self.opts["classifier"] = adam([p for p in self.net.parameters() if p.requires_grad], self.cfg.lr)
 
     def make_net(self) -> nn.Module:
         """The network, with new weights."""
-        return mlp(self.spec.shape, self.cfg.hidden, self.spec.n_out)
+        return mlp(self.reads, self.cfg.hidden, self.spec.n_out)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """() mean cross-entropy of logits (B, n_out), normalised over each sample's active units."""
@@ -300,6 +407,15 @@ class Generator(Learner):
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
 
 
+def _check_layers(name: str, units: tuple[int, ...]) -> None:
+    if any(not 1 <= n <= MOST_UNITS for n in units):
+        raise ConfigError(f"{name}={units!r}: expected {LAYERS} and at most {MOST_UNITS:,}.")
+    if sum(a * b for a, b in pairwise(units)) > MOST_WEIGHTS:
+        raise ConfigError(
+            f"{name}={units!r}: more than {MOST_WEIGHTS:,} weights between the layers, 4 GB. Expected fewer units."
+        )
+
+
 def choices(config: type[Learner.Config]) -> dict[str, tuple[str, ...]]:
     """The settings that choose between names, and the names: what is annotated `Literal`."""
     return {name: get_args(hint) for name, hint in get_type_hints(config).items() if get_origin(hint) is Literal}
@@ -313,3 +429,30 @@ def total(losses: Losses) -> Tensor:
     """() the sum of the loss terms."""
     first, *rest = losses.values()
     return sum(rest, start=first)
+
+
+def made(net: NetMaker, shape: tuple[int, ...], n_out: int) -> nn.Module:
+    """The network that a maker of the user's own makes, tried on one input.
+
+    Raises:
+        ConfigError: no module, or one that does not make (1, n_out) logits of (1, *shape) inputs.
+    """
+    module = net(shape, n_out)
+    expected = f"expected an nn.Module that makes (B, {n_out}) logits of inputs (B, {', '.join(map(str, shape))})"
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"net= {net_name(net)} made a {type(module).__name__}: {expected}.")
+    try:
+        with torch.no_grad(), in_eval_mode(module):
+            found = tuple(module(torch.zeros(1, *shape)).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ConfigError(
+            f"the network that {net_name(net)} made failed on one input ({error}): {expected}."
+        ) from error
+    if found != (1, n_out):
+        raise ConfigError(f"the network that {net_name(net)} made gives {found} of one input: {expected}.")
+    return module
+
+
+def net_name(net: NetMaker) -> str:
+    """What a maker of networks is called, in files and messages."""
+    return f"{getattr(net, '__module__', '?')}.{getattr(net, '__qualname__', type(net).__name__)}"

@@ -55,8 +55,8 @@ class Quadratic(nn.Module):
         return 0.5 * (self.curvature * (self.flat() - self.centre).square()).sum() + self.constant
 
     def add_grad_(self) -> None:
-        """Add the penalty's gradient A (θ - C) to every parameter's `.grad`, in place."""
+        """Add the penalty's gradient A (θ - C) to the `.grad` of every parameter that has one, in place."""
         sizes = [p.numel() for p in self._theta]
         for p, a, c in zip(self._theta, self.curvature.split(sizes), self.centre.split(sizes), strict=True):
-            assert p.grad is not None
-            p.grad.addcmul_(a.view_as(p), p.detach() - c.view_as(p))
+            if p.grad is not None:  # what does not learn is not held either
+                p.grad.addcmul_(a.view_as(p), p.detach() - c.view_as(p))

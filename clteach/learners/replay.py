@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from clteach.data.tasks import Batch, Data, Spec
 
 TARGETS = ("soft", "hard")
+TEMPERATURES = (1e-6, 1e6)
+"""Between them float32 still tells logits z/T and their loss T² apart from 0 and infinity."""
 
 
 def imitation_loss(

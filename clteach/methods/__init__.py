@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from clteach.data.tasks import Spec
 from clteach.errors import ConfigError, unknown
-from clteach.learners.learner import Learner
+from clteach.learners.learner import Learner, NetMaker
 from clteach.methods.a_gem import AGEM
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
 from clteach.methods.dream_replay import DreamReplay
@@ -59,7 +60,9 @@ def method(name: str) -> type[Learner]:
     return METHODS[name]
 
 
-def build(name: str, spec: Spec, cfg: Any = None, seed: int = 0, **settings: Any) -> Learner:
+def build(
+    name: str, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None, **settings: Any
+) -> Learner:
     """A learner by name: ``build("ewc", stream.spec, lam=1e5)``.
 
     Args:
@@ -67,17 +70,32 @@ def build(name: str, spec: Spec, cfg: Any = None, seed: int = 0, **settings: Any
         spec: the stream's specification.
         cfg: the method's ``Config``; or give its fields as keywords.
         seed: seed of the initial weights.
+        net: makes a network of one's own: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits
+            (B, K). For the hypernetworks it is the target.
         **settings: fields of the method's ``Config``.
 
     Raises:
-        ConfigError: unknown method or setting, or a scenario the method does not support.
+        ConfigError: unknown method or setting, a scenario the method does not support, a network for one that takes none, or
+            more than memory holds.
     """
     cls = method(name)
     if settings:
         if cfg is not None:
             raise ConfigError("give either cfg or its fields as keywords, not both.")
         cfg = configure(cls, settings)
-    return cls.make(spec, cfg, seed)
+    if net is not None and not cls.takes_net:
+        taking = ", ".join(each for each, kind in METHODS.items() if kind.takes_net)
+        raise ConfigError(f"{name} makes its networks itself. Leave net= out, or choose one of {taking}.")
+    try:
+        return cls.make(spec, cfg, seed, net)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or "out of memory"
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", reason):
+            raise
+        raise ConfigError(
+            f"{name}: a learner with these settings does not fit into memory ({reason}). Expected networks and memories "
+            "that do: choose fewer units or samples."
+        ) from error
 
 
 def configure(cls: type[Learner], settings: dict[str, Any]) -> Any:

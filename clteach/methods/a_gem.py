@@ -10,7 +10,7 @@ $$\tilde g = g - \frac{\min(g^\top g_{\text{ref}},\, 0)}{g_{\text{ref}}^\top g_{
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clteach.data.tasks import Batch
 from clteach.learners.learner import Classifier, Losses, Noise, total
@@ -31,14 +31,19 @@ class AGEM(ER):
             return super().step(batch, noise)
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         losses = self.loss(batch, noise)
-        gradient = torch.autograd.grad(total(losses), parameters)
+        gradient = self.gradients(total(losses), parameters)
         memory = self.memory.batch(noise["memory"])
-        reference = torch.autograd.grad(self.cross_entropy(self.net(memory.x), memory), parameters)
+        reference = self.gradients(self.cross_entropy(self.net(memory.x), memory), parameters)
         for p, g in zip(parameters, project(gradient, reference), strict=True):
             p.grad = g
         for opt in self.opts.values():
             opt.step()
         return {name: value.detach() for name, value in losses.items()}
+
+    def gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor, ...]:
+        """One gradient per parameter; 0 for a layer of one's own network that is not used."""
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
 
 
 def project(gradient: tuple[Tensor, ...], reference: tuple[Tensor, ...]) -> list[Tensor]:

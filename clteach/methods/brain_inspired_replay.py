@@ -43,7 +43,7 @@ from clteach.learners.replay import imitation_loss
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.si import SI
 from clteach.models.context_vae import ContextVAE
-from clteach.models.nets import deconv_pixels, mlp, one_hot
+from clteach.models.nets import deconv_pixels, one_hot
 from clteach.models.vae import reparameterise
 from clteach.seeding import derive
 
@@ -74,7 +74,7 @@ class BrainInspiredReplay(GenerativeReplay):
         """forget all weights before every task, so that only replay carries the past"""
 
         def __post_init__(self) -> None:
-            if self.replay_model != "vae":
+            if isinstance(self.replay_model, str) and self.replay_model != "vae":
                 raise ConfigError(
                     f"brain-inspired-replay: replay_model={self.replay_model!r} is not possible, its generator is a part "
                     "of the classifier. Use generative-replay for another generator."
@@ -112,11 +112,7 @@ class BrainInspiredReplay(GenerativeReplay):
         replays_features = encoded or (extractor is not None and cfg.internal)
         decodes_pixels = extractor is not None and not cfg.internal  # reads features, but dreams in pixels
 
-        # 2. The classifier.
-        def make_net(shape: tuple[int, ...], n_out: int) -> nn.Module:
-            return mlp(read, cfg.hidden, n_out) if net is None else net(read, n_out)
-
-        # 3. The VAE, which with feedback grows on the classifier's last hidden layer.
+        # 2. The classifier reads it. 3. The VAE, which with feedback grows on the classifier's last hidden layer.
         def make_vae(classifier: nn.Module) -> ContextVAE:
             hidden = cfg.hidden if cfg.vae_hidden is None else cfg.vae_hidden
             classes = spec.n_out if cfg.conditional else 0
@@ -134,7 +130,7 @@ class BrainInspiredReplay(GenerativeReplay):
                 vae.shape = spec.shape
             return vae
 
-        super().__init__(spec, cfg, seed, make_net, make_vae)
+        super().__init__(spec, cfg, seed, net, read, make_vae)
         self.extractor, self.replays_features, self.decodes_pixels = extractor, replays_features, decodes_pixels
         if cfg.feedback:  # one network, one optimiser
             self.opts = {"network": adam([*self.net.parameters(), *self.vae.parameters()], cfg.lr)}

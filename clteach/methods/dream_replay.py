@@ -24,12 +24,13 @@ from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Classifier, Generator, Losses, NetMaker, Noise, Phase
-from clteach.learners.replay import imitation_loss
+from clteach.learners.replay import TEMPERATURES, imitation_loss
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.vae_generators import ReplayVAE
 from clteach.models.frozen import frozen_copy, refresh
+from clteach.settings import MOST_SAMPLES, MOST_STEPS, within
 
 GENERATORS: dict[str, type[PureGenerator]] = {
     "vae": ReplayVAE,
@@ -65,12 +66,11 @@ class DreamReplay(Classifier, Generator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            counts = [n for n in (self.replay_batch, self.generator_steps) if n is not None]
-            if not self.temperature > 0 or any(n < 1 for n in counts):
-                raise ConfigError(
-                    f"dream-replay: temperature={self.temperature}, replay_batch={self.replay_batch}, "
-                    f"generator_steps={self.generator_steps}: expected a temperature > 0, at least one dream and one step."
-                )
+            within("dream-replay", *TEMPERATURES, temperature=self.temperature)
+            within("dream-replay", 1, MOST_SAMPLES, replay_batch=self.replay_batch)
+            within("dream-replay", 1, MOST_STEPS, generator_steps=self.generator_steps)
+            if self.generator_lr is not None and not self.generator_lr > 0:
+                raise ConfigError(f"dream-replay: generator_lr={self.generator_lr}, expected a learning rate > 0.")
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)

@@ -58,6 +58,7 @@ from clteach.learners.optim import constant
 from clteach.models.frozen import frozen_copy, refresh
 from clteach.models.nets import mlp
 from clteach.seeding import seeded
+from clteach.settings import MOST_UNITS, within
 
 
 def energy(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -166,12 +167,12 @@ class EBGAN(PureGenerator):
         def __post_init__(self) -> None:
             super().__post_init__()
             negative = any(m is not None and m < 0 for m in (self.margin, self.margin_end))
-            if self.margin == 0 or negative or self.pull_away < 0 or self.z < 1 or self.code < 1:
+            if self.margin == 0 or negative or self.pull_away < 0:
                 raise ConfigError(
-                    f"ebgan: margin={self.margin}, margin_end={self.margin_end}, pull_away={self.pull_away}, z={self.z}, "
-                    f"code={self.code}: expected a margin > 0 that ends at 0 or more, a weight of the pull-away term of 0 "
-                    "or more, and at least one dimension of noise and code."
+                    f"ebgan: margin={self.margin}, margin_end={self.margin_end}, pull_away={self.pull_away}: expected a "
+                    "margin > 0 that ends at 0 or more, and a weight of the pull-away term of 0 or more."
                 )
+            within("ebgan", 1, MOST_UNITS, z=self.z, code=self.code)
 
     steps_done: Tensor  # () steps of this task; on the device, so that a step need not wait for it
 

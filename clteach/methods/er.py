@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
-from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise
 from clteach.learners.replay import Memory
+from clteach.settings import MOST_SAMPLES, within
 
 
 class ER(Classifier):
@@ -38,8 +38,7 @@ class ER(Classifier):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.per_class < 1:
-                raise ConfigError(f"per_class={self.per_class}, expected at least one sample per class in memory.")
+            within("memory", 1, MOST_SAMPLES, per_class=self.per_class)
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)

@@ -37,10 +37,11 @@ from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Generator, Learner, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
-from clteach.learners.replay import empty_samples, imitation_loss, read_samples, write_samples
+from clteach.learners.replay import TEMPERATURES, empty_samples, imitation_loss, read_samples, write_samples
 from clteach.models.frozen import frozen_copy, refresh
 from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import seeded
+from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
 
 
 class GenerativeReplay(Classifier, Generator):
@@ -74,11 +75,11 @@ class GenerativeReplay(Classifier, Generator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not self.temperature > 0 or self.z < 1 or (self.replay_batch is not None and self.replay_batch < 1):
-                raise ConfigError(
-                    f"generative-replay: temperature={self.temperature}, z={self.z}, replay_batch={self.replay_batch}: "
-                    "expected a temperature > 0, at least one latent dimension and at least one replayed sample."
-                )
+            within("generative-replay", *TEMPERATURES, temperature=self.temperature)
+            within("generative-replay", 1, MOST_UNITS, z=self.z)
+            within(
+                "generative-replay", 1, MOST_SAMPLES, replay_batch=self.replay_batch, stored_samples=self.stored_samples
+            )
             of_the_vae = {"squared": True, "z": 100, "vae_hidden": None, "keep": "model", "stored_samples": 5000}
             for name, default in of_the_vae.items():
                 if self.replay_model != "vae" and getattr(self, name) != default:
@@ -86,10 +87,6 @@ class GenerativeReplay(Classifier, Generator):
                         f"generative-replay: {name}={getattr(self, name)!r} is a setting of its own VAE, not of "
                         f"replay_model={self.replay_model!r}: leave it out. dream-replay has settings for other generators."
                     )
-            if self.stored_samples < 1:
-                raise ConfigError(
-                    f"generative-replay: stored_samples={self.stored_samples}, expected at least one sample to store."
-                )
 
     stored: Tensor  # (S, *shape) samples of the previous generator
     stored_logits: Tensor  # (S, n_out) what the previous classifier says of them
@@ -100,9 +97,10 @@ class GenerativeReplay(Classifier, Generator):
         cfg: Any = None,
         seed: int = 0,
         net: NetMaker | None = None,
+        reads: tuple[int, ...] | None = None,
         vae: Callable[[nn.Module], VAE] | None = None,
     ) -> None:
-        super().__init__(spec, cfg, seed, net)
+        super().__init__(spec, cfg, seed, net, reads)
         if self.cfg.replay_model != "vae":
             raise ConfigError(
                 f"{self.name}: replay_model={self.cfg.replay_model!r} is another learner, dream-replay; "
@@ -119,14 +117,14 @@ class GenerativeReplay(Classifier, Generator):
             self.register_buffer("stored_logits", torch.zeros(self.cfg.stored_samples, spec.n_out))
 
     @classmethod
-    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0) -> Learner:
+    def make(cls, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> Learner:
         """A learner of this class; with another generator than its own VAE, `clteach.methods.dream_replay.DreamReplay`."""
         if cfg is None or cfg.replay_model == "vae":
-            return cls(spec, cfg, seed)
+            return cls(spec, cfg, seed) if net is None else cls(spec, cfg, seed, net)
         from clteach.methods.dream_replay import DreamReplay
 
         shared = {k: v for k, v in asdict(cfg).items() if k in DreamReplay.Config.__dataclass_fields__}
-        return DreamReplay(spec, DreamReplay.Config(**shared), seed)
+        return DreamReplay(spec, DreamReplay.Config(**shared), seed, net)
 
     def make_vae(self) -> VAE:
         """The generator, with new weights."""

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Learner, Losses, Noise, Phase, total
+from clteach.learners.learner import Learner, Losses, NetMaker, Noise, Phase, made, total
 from clteach.learners.optim import adam, step_preview
 from clteach.models.hypernet import Hypernet, Target, check_sizes
 from clteach.models.nets import conv_net, mlp, resnet32
@@ -104,7 +104,7 @@ class Hypernetwork(ProtectsPast):
         fresh_optimizer: bool = True
         """forget Adam's moments at the start of every task"""
         target: Literal["mlp", "conv", "resnet32"] = "mlp"
-        """the target network; `hidden` counts for "mlp" alone, the others need images"""
+        """the target network; `hidden` counts for "mlp" alone, the others need images (`net=` gives one of your own)"""
         beta: float = 0.01
         """strength β of the regulariser, ≥ 0 (0: nothing is protected)"""
         lookahead: bool = True
@@ -132,11 +132,15 @@ class Hypernetwork(ProtectsPast):
     task_units: Tensor  # (n_tasks, n_out) bool: the output units of every task's network
     log_task_units: Tensor  # (n_tasks, n_out) the same as 0 and -inf
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    takes_net = True  # the target
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         cfg = self.cfg
         with seeded(seed, "classifier"):
-            if cfg.target == "mlp":
+            if net is not None:
+                self.target = Target(made(net, spec.shape, spec.n_out))
+            elif cfg.target == "mlp":
                 self.target = Target(mlp(spec.shape, cfg.hidden, spec.n_out))
             else:
                 self.target = Target({"conv": conv_net, "resnet32": resnet32}[cfg.target](spec.shape, spec.n_out))

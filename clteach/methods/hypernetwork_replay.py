@@ -23,15 +23,16 @@ from torch import Tensor, nn
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Classifier, Generator, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Generator, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
-from clteach.learners.replay import imitation_loss
+from clteach.learners.replay import TEMPERATURES, imitation_loss
 from clteach.methods.hypernetwork import ProtectsPast
 from clteach.models.frozen import frozen_copy, refresh
 from clteach.models.hypernet import Hypernet, Target, check_sizes
 from clteach.models.nets import mlp, one_hot
 from clteach.models.vae import bernoulli_nll, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
+from clteach.settings import within
 
 REPLAY_MODEL = "replay model"
 
@@ -137,8 +138,8 @@ class ReplayModel(ProtectsPast, Generator):
     unit_lists: Tensor  # (n_tasks, most classes of a task) output units of every task
     n_units: Tensor  # (n_tasks, 1) how many there are
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         with seeded(seed, "generator"):
             self.vae = ConditionalVAE(spec, self.cfg)
         self.opts["generator"] = adam(self.vae.parameters(), self.cfg.lr)
@@ -235,11 +236,10 @@ class HypernetworkR(ReplayModel, Classifier):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not self.temperature > 0:
-                raise ConfigError(f"hypernetwork-r: temperature={self.temperature}, expected a temperature > 0.")
+            within("hypernetwork-r", *TEMPERATURES, temperature=self.temperature)
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         self.old_net = frozen_copy(self.net)
 
     def phases(self, t: int, steps: int) -> list[Phase]:

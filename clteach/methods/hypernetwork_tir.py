@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clteach.data.tasks import Batch, Spec
-from clteach.learners.learner import Losses, Noise, Phase
+from clteach.learners.learner import Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.methods.hypernetwork import Hypernetwork, ProtectsPast
 from clteach.methods.hypernetwork_replay import REPLAY_MODEL, ReplayModel
@@ -48,8 +48,8 @@ class HypernetworkTIR(ReplayModel, Hypernetwork):
         decoder_hidden: tuple[int, ...] = (50, 150)
         """units of the decoder's hidden layers"""
 
-    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0) -> None:
-        super().__init__(spec, cfg, seed)
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
         with seeded(seed, TASK_INFERENCE):
             self.task_net = mlp(spec.shape, self.cfg.hidden, spec.n_tasks)
         self.opts[TASK_INFERENCE] = adam(self.task_net.parameters(), self.cfg.lr)

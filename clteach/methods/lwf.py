@@ -20,10 +20,10 @@ from typing import Any, Literal
 import torch
 
 from clteach.data.tasks import Batch, Data, Spec
-from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase
-from clteach.learners.replay import imitation_loss
+from clteach.learners.replay import TEMPERATURES, imitation_loss
 from clteach.models.frozen import frozen_copy, refresh
+from clteach.settings import within
 
 
 class LwF(Classifier):
@@ -45,8 +45,7 @@ class LwF(Classifier):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not self.temperature > 0:
-                raise ConfigError(f"lwf: temperature={self.temperature}, expected a temperature > 0.")
+            within("lwf", *TEMPERATURES, temperature=self.temperature)
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)

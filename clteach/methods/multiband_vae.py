@@ -44,6 +44,7 @@ from clteach.models.multiband import BitPrior, Decoder, controlled_forgetting
 from clteach.models.nets import mlp
 from clteach.models.vae import bernoulli_nll, binary_sample, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
+from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
 
 LOCAL, WARM_UP, TRANSLATOR = 70 / EPOCHS, 7 / EPOCHS, 5 / EPOCHS
 """Shares of a task's steps from task 2 on: the local phase with its warm-up, and the translator's own start after it."""
@@ -76,11 +77,9 @@ class MultibandVAE(VAELearner):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.bits, self.translated, self.candidates) < 1 or not -1 <= self.gamma <= 1:
-                raise ConfigError(
-                    f"multiband-vae: bits={self.bits}, translated={self.translated}, candidates={self.candidates}, "
-                    f"gamma={self.gamma}: expected at least one of each, and γ in [-1, 1]."
-                )
+            within("multiband-vae", 1, MOST_UNITS, bits=self.bits, translated=self.translated)
+            within("multiband-vae", 1, MOST_SAMPLES, candidates=self.candidates)
+            within("multiband-vae", -1, 1, gamma=self.gamma)
             if self.joint_bits and self.bits > 10:
                 raise ConfigError(
                     f"multiband-vae: joint_bits with bits={self.bits} keeps 2^{self.bits} patterns per task; "

@@ -28,6 +28,7 @@ from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase, total
 from clteach.learners.penalty import Quadratic
+from clteach.settings import LARGEST, within
 
 
 class SI(Classifier):
@@ -51,6 +52,7 @@ class SI(Classifier):
             super().__post_init__()
             if not (self.c >= 0 and self.epsilon > 0):
                 raise ConfigError(f"si: c={self.c}, epsilon={self.epsilon}, expected a strength ≥ 0 and ε > 0.")
+            within("si", 1e-30, LARGEST, epsilon=self.epsilon)  # below, float32 divides 0 by 0 where no weight moved
 
     penalty: Quadratic
     omega: Tensor  # (P,) ω, the path integral of the current task
@@ -74,17 +76,20 @@ class SI(Classifier):
             opt.zero_grad(set_to_none=True)
         losses = self.loss(batch, noise)
         total(losses).backward()
-        alone = [p.grad.clone() for p in parameters if p.grad is not None] if self.cfg.gradient == "task" else None
+        alone = (
+            [None if p.grad is None else p.grad.clone() for p in parameters] if self.cfg.gradient == "task" else None
+        )
         self.penalty.add_grad_()
         before = [p.detach().clone() for p in parameters]
         for opt in self.opts.values():
             opt.step()
         with torch.no_grad():
-            gradients = alone if alone is not None else [p.grad for p in parameters if p.grad is not None]
+            gradients = [p.grad for p in parameters] if alone is None else alone
             omegas = self.omega.split([p.numel() for p in parameters])
             for omega, g, p, old in zip(omegas, gradients, parameters, before, strict=True):
-                # ω ← ω - g Δθ
-                omega.view_as(p).addcmul_(g, p - old, value=-1)
+                if g is not None:  # none where a weight is frozen, or its layer not used
+                    # ω ← ω - g Δθ
+                    omega.view_as(p).addcmul_(g, p - old, value=-1)
         return {name: value.detach() for name, value in losses.items()}
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:

@@ -39,6 +39,7 @@ from clteach.models.multiband import task_codes
 from clteach.models.nets import mlp
 from clteach.models.vae import bernoulli_nll, kl_standard_normal, reparameterise
 from clteach.seeding import seeded
+from clteach.settings import MOST_UNITS, within
 
 EPOCHS = 210
 """Epochs per task of the paper's schedule: what `decay` counts in, however many steps a task really has."""
@@ -73,10 +74,11 @@ class VAELearner(PureGenerator):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.z < 1 or not 0 < self.decay <= 1 or self.weight_decay < 0 or not self.clip > 0:
+            within("the VAE", 1, MOST_UNITS, z=self.z)
+            if not 0 < self.decay <= 1 or self.weight_decay < 0 or not self.clip > 0:
                 raise ConfigError(
-                    f"z={self.z}, decay={self.decay}, weight_decay={self.weight_decay}, clip={self.clip}: expected at "
-                    "least one latent dimension, a decay in (0, 1], a weight decay ≥ 0 and a clip > 0."
+                    f"decay={self.decay}, weight_decay={self.weight_decay}, clip={self.clip}: expected a decay in (0, 1], "
+                    "a weight decay ≥ 0 and a clip > 0."
                 )
 
     def decaying(self, name: str, steps: int, of: int, scale: float = 1.0) -> Phase:

@@ -9,7 +9,8 @@ sense for them take the `measure`, one of `MEASURES`, which knows its range and 
 
 Sources: Lopez-Paz & Ranzato (2017), "Gradient episodic memory for continual learning"; Chaudhry et al. (2018),
 "Riemannian walk for incremental learning"; Diaz-Rodriguez et al. (2018), "Don't forget, there is more than forgetting";
-Riemer et al. (2019), "Learning to learn without forgetting by maximizing transfer and minimizing interference".
+Riemer et al. (2019), "Learning to learn without forgetting by maximizing transfer and minimizing interference"; Rebuffi
+et al. (2017), "iCaRL: Incremental classifier and representation learning".
 """
 
 from __future__ import annotations
@@ -94,6 +95,30 @@ def average_accuracy_over_time(R: Tensor, measure: str = "accuracy") -> Tensor:
     R = check_matrix(R, measure=measure)
     # A_t = 1/(t+1) Σ_{i≤t} R[t, i]
     return torch.stack([row[: t + 1].mean() for t, row in enumerate(R)])
+
+
+def average_incremental_accuracy(R: Tensor, samples: Sequence[int] | Tensor | None = None) -> float:
+    """Average over time of the accuracy on everything seen so far (Rebuffi et al. 2017). Range [0, 1].
+
+    iCaRL's paper, and PyCIL as "average accuracy" of a curve, take the accuracy on the test samples of all classes seen so
+    far after each task, the first one included, where every sample counts alike: give the numbers of test samples for that.
+    Without them every task counts alike, and it is the mean of `average_accuracy_over_time`. Where tasks are of different
+    size, such as 50 classes and then 5 again and again, the two differ.
+
+    Args:
+        R: (T, T) accuracy matrix.
+        samples: (T,) the number of test samples of every task; None: all tasks count alike.
+
+    Raises:
+        ConfigError: as `check_matrix`; or `samples` is not one number above 0 for each task.
+    """
+    R = check_matrix(R)
+    n = torch.ones(len(R), dtype=torch.float64) if samples is None else _float64(samples)
+    if n.shape != R.shape[:1] or not bool(((n > 0) & n.isfinite()).all()):
+        raise ConfigError(f"samples is {n.tolist()}; expected {len(R)} numbers of test samples above 0, one per task.")
+    # A_t = Σ_{i≤t} n_i R[t, i] / Σ_{i≤t} n_i,  averaged over t = 0..T-1
+    seen = [row[: t + 1] @ n[: t + 1] / n[: t + 1].sum() for t, row in enumerate(R)]
+    return float(torch.stack(seen).mean())
 
 
 def learning_accuracy(R: Tensor) -> float:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clteach.data.catalogue import data_folder
-from clteach.data.tasks import Data, Stream
-from clteach.errors import CheckpointError, ClteachError, ConfigError
+from clteach.data.tasks import Data, Shuffle, Stream
+from clteach.errors import CheckpointError, ClteachError, ConfigError, DivergedError
 from clteach.metrics.generation import (
     frechet_distance,
     inception_score,
@@ -144,9 +144,11 @@ def feature_classifier(stream: Stream) -> LeNet:
 
 
 def fit(net: LeNet, data: Data) -> None:
-    """Train the classifier by the recipe above; the same data give the same weights on the same machine."""
-    from clteach.data.tasks import Shuffle
+    """Train the classifier by the recipe above; the same data give the same weights on the same machine.
 
+    Raises:
+        DivergedError: its weights are no numbers any more.
+    """
     steps = min(STEPS, EPOCHS * math.ceil(len(data) / BATCH))
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -157,6 +159,11 @@ def fit(net: LeNet, data: Data) -> None:
         F.cross_entropy(net(batch.x), batch.y).backward()
         optimizer.step()
         schedule.step()
+    if not all(bool(p.isfinite().all()) for p in net.parameters()):
+        raise DivergedError(
+            "the classifier that judges generated images diverged on this data set: its features would mean nothing. "
+            "Expected images in [0, 1] with labels; set features='inputs' to compare inputs as they are."
+        )
 
 
 def _whole(stream: Stream) -> Data:

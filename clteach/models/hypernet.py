@@ -34,7 +34,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from clteach.errors import ConfigError
+from clteach.settings import MOST_UNITS, within
 
+MOST_WEIGHTS = 10**12
+"""The largest chunk; one that is larger than the target is the whole target."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU}
 
 
@@ -47,9 +50,18 @@ class Target:
 
     Args:
         module: gives the architecture; its weights only set the scale at which a hypernetwork starts.
+
+    Raises:
+        ConfigError: a module with buffers, which all tasks' networks would share.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        buffers = [name for name, _ in module.named_buffers()]
+        if buffers:
+            raise ConfigError(
+                f"a target network cannot have buffers, and this one has {', '.join(buffers[:3])}: all tasks' networks "
+                "would share them. Use group or layer norm in place of batch norm, or make the buffer a parameter."
+            )
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.n_weights = sum(self.sizes)
@@ -275,7 +287,6 @@ def direct_drift(hypernet: Hypernet, t: int, targets: Tensor) -> Tensor:
 
 
 def check_sizes(who: str, **sizes: int | None) -> None:
-    """ConfigError unless all sizes that are given are at least 1."""
+    """ConfigError unless all sizes that are given are at least 1, and those of embeddings such that memory holds them."""
     for name, value in sizes.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{who}: {name}={value}, expected at least 1.")
+        within(who, 1, MOST_WEIGHTS if name.endswith("chunk") else MOST_UNITS, **{name: value})

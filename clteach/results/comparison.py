@@ -50,7 +50,7 @@ def collected(stream: str) -> pd.DataFrame:
         if not record["shortened"] and record["steps"] != column.steps:
             continue
         for cell in record["cells"]:
-            if cell.get("measure", "accuracy") != "accuracy":
+            if cell.get("measure", "accuracy") != "accuracy" or "diverged" in cell:
                 continue
             if {**column.stream, **cell.get("stream", {})}.get("tasks") != column.stream.get("tasks"):
                 continue

@@ -90,7 +90,8 @@ def _cells(name: str, scenario: str | None) -> list[dict[str, Any]]:
         scenario = present[0]
     if scenario not in present:
         raise unknown("scenario", str(scenario), present)
-    return [cell for cell in cells if cell["scenario"] == scenario]
+    # A row whose training diverged has no scores.
+    return [cell for cell in cells if cell["scenario"] == scenario and "diverged" not in cell]
 
 
 def measured(name: str) -> dict[str, dict[str, list[float]]]:

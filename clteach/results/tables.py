@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import isnan, nan
 
 import pandas as pd
 
@@ -42,7 +42,8 @@ def table(name: str) -> pd.DataFrame:
         return pd.DataFrame(lines)
     for cell in record["cells"]:
         measure = cell.get("measure", "accuracy")
-        ours, paper = cell[f"average_{measure}"], cell["published"] or {"mean": None, "sem": None}
+        ours = cell[f"average_{measure}"] or {"mean": nan, "sem": None}  # none where training diverged
+        paper = cell["published"] or {"mean": None, "sem": None}
         difference, verdict, factor = cell["difference"], cell["verdict"], MEASURES[measure].factor
         guess = published(record["stream"]["name"], record["preset"], cell["row"], cell["scenario"], recalled=True)
         if guess is not None and "stream" not in cell:  # a row on a stream of its own is another experiment
@@ -75,7 +76,9 @@ def overview(name: str) -> pd.DataFrame:
 
 
 def percent(mean: float, sem: float | None) -> str:
-    """ "93.3 ± 0.4", or "93.3" where there is no SEM."""
+    """ "93.3 ± 0.4", or "93.3" where there is no SEM; a dash where there is no number."""
+    if isnan(mean):
+        return "–"
     return f"{mean:.1f}" if sem is None or isnan(sem) else f"{mean:.1f} ± {sem:.1f}"
 
 

@@ -26,6 +26,7 @@ class Position:
     begun: bool = False  # has begin_phase been called for this phase?
     window: int = 0
     sums: dict[str, Any] = field(default_factory=dict)
+    code: str | None = None  # fingerprint of the code that is run
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
@@ -93,6 +94,16 @@ def restore(path: Path, run: Run, at: Position) -> None:
             raise CheckpointError(
                 f"{path} belongs to another experiment ({what}). Expected the same settings. "
                 "Delete it or choose another file to start anew, or repeat the same settings to resume."
+            )
+        if at.code is None or meta["position"]["code"] != at.code:
+            why = (
+                f"the source of {type(run.learner).__name__} cannot be found, so nobody can tell whether it wrote the file"
+                if at.code is None
+                else f"the code of {run.config['name']}, or what it stands on, has changed since"
+            )
+            raise CheckpointError(
+                f"{path} cannot be resumed: {why}. Delete it to start anew with the code as it is"
+                f"{', or define the class in a file' * (at.code is None)}."
             )
         run.learner.load_state_dict(
             {k.removeprefix("learner/"): v for k, v in tensors.items() if k.startswith("learner/")}

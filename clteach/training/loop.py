@@ -6,6 +6,7 @@ states and the position. So a run that was killed and resumed ends with bit-iden
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,15 +18,18 @@ from torch import Tensor
 
 from clteach.data.tasks import Data, Shuffle, Stream
 from clteach.learners.generator import PureGenerator
-from clteach.learners.learner import Learner, Phase
+from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
+from clteach.settings import SEED, converted
 from clteach.training.checkpoint import Position, begun, restore, save
+from clteach.training.code import code as fingerprint
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
 
+@converted(seed=SEED)
 def train(
     learner: Learner | str,
     stream: Stream,
@@ -42,6 +46,8 @@ def train(
     evaluate_on: str = "test",
     quality: bool = False,
     compile: bool | str = False,
+    source: str | None = None,
+    net: NetMaker | None = None,
     **settings: Any,
 ) -> Run:
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
@@ -63,14 +69,17 @@ def train(
             a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
             pays off in long runs only, mostly on a GPU.
+        source: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
+        net: with a method's name, makes a network of one's own, see `clteach.build`.
         **settings: fields of the method's Config when `learner` is a name.
 
     Returns:
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work.
-        CheckpointError: `checkpoint` is damaged or belongs to another experiment.
+        ConfigError: arguments that cannot work, or a learner that has been trained already.
+        DivergedError: losses or answers are no finite numbers any more.
+        CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
     plan = Plan(
         steps,
@@ -86,10 +95,12 @@ def train(
         quality,
     )
     plan.check(stream)
-    learner = built(learner, stream, plan, settings)
+    learner = built(learner, stream, plan, net, settings)
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan), Position()
     with _threads_restored(), _compiled(learner, compile) if compile else nullcontext():
+        if plan.checkpoint is not None:
+            at.code = fingerprint(type(learner), learner.own_net) if source is None else source
         if plan.checkpoint is not None and begun(plan.checkpoint):
             restore(plan.checkpoint, run, at)
         else:
@@ -97,6 +108,7 @@ def train(
             learner.enter(0, Phase("initial", 0))
             run.initial = _evaluated(learner, plan.held_out(stream))
         _loop(run, at, stream, plan)
+    learner.eval()  # whoever uses it now has batch norm and dropout of a network of their own as they should be
     return run
 
 
@@ -133,7 +145,10 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
 
                 last = at.step == phase.steps
                 if at.window == plan.log_every or last:
-                    run.losses.append({"task": t, "phase": phase.name, "step": at.step, **at.means()})
+                    means = at.means()
+                    if not all(map(math.isfinite, means.values())):
+                        raise learner.diverged(f"its loss in task {t + 1}, step {at.step}, is not finite")
+                    run.losses.append({"task": t, "phase": phase.name, "step": at.step, **means})
                     if plan.progress is not None:
                         plan.progress(at.done, total, f"task {t + 1} of {len(stream)}")
                 evaluating = plan.eval_every > 0 and at.done % plan.eval_every == 0

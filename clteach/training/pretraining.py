@@ -18,6 +18,7 @@ from clteach import storage
 from clteach.data.dataset import Dataset, as_floats
 from clteach.data.extractors import EXTRACTORS, make_extractor
 from clteach.data.tasks import Shuffle
+from clteach.errors import DivergedError
 from clteach.learners.optim import adam
 from clteach.models.nets import mlp
 from clteach.progress import Report
@@ -82,6 +83,10 @@ def pretrain(
         opt.step()
         if progress is not None and (s + 1) % 50 == 0:
             progress(s + 1, steps, f"loss {float(loss.detach()):.2f}")
+    if not all(bool(p.isfinite().all()) for p in net.parameters()):
+        raise DivergedError(
+            f"pre-training diverged: expected finite weights, choose a smaller learning rate than lr={lr:g}."
+        )
     about = {
         **{"extractor": extractor, "classes": chosen.tolist(), "epochs": epochs, "batch_size": batch_size, "lr": lr},
         **{"augment": augment, "seed": seed, "accuracy": _accuracy(net.eval(), dataset, unit)},

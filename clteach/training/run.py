@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from clteach import storage
+from clteach.data.dataset import Encoding
 from clteach.data.tasks import Spec
 from clteach.errors import CheckpointError
-from clteach.learners.learner import Learner, Phase
+from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.methods import configure, method
 from clteach.storage import write_atomic
 
@@ -69,15 +70,19 @@ class Run:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | Path, net: NetMaker | None = None) -> Run:
         """Read a saved run back; the learner is rebuilt and can predict at once.
+
+        Args:
+            folder: what `save` wrote.
+            net: as in `load_learner`.
 
         Raises:
             CheckpointError: a file is missing, damaged, of another format, or the two are not of one run.
         """
         path, weights = Path(folder) / "run.json", Path(folder) / "learner.safetensors"
         document = storage.load_sealed(path)
-        learner = load_learner(weights)
+        learner = load_learner(weights, net)
         try:
             run = cls(learner, document["config"], torch.empty(0), torch.empty(0))
             run.set_numbers(document)
@@ -117,8 +122,12 @@ def _matrix(rows: list[list[float | None]]) -> Tensor:
     return torch.tensor([[torch.nan if v is None else v for v in row] for row in rows], dtype=torch.float64)
 
 
-def load_learner(path: str | Path) -> Learner:
+def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
     """Build the learner that `Learner.save` wrote and load its state.
+
+    Args:
+        path: the file.
+        net: what made its network, where that was one of the user's own: a file holds weights, not code.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit the method as it is now.
@@ -129,9 +138,11 @@ def load_learner(path: str | Path) -> Learner:
             raise TypeError("it holds something else")
         about = meta["learner"]
         spec = about["spec"]
-        spec = Spec(**{**spec, "shape": tuple(spec["shape"]), "units": tuple(map(tuple, spec["units"]))})
+        spec = spec_from(spec)
         cls = method(about["name"])
-        learner = cls(spec, configure(cls, about["cfg"]), about["seed"])
+        if about.get("net") is not None and net is None:
+            raise CheckpointError(f"{path} holds a network of your own, made by {about['net']}: pass it as net=.")
+        learner = cls.make(spec, configure(cls, about["cfg"]), about["seed"], net)
         learner.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
@@ -139,4 +150,14 @@ def load_learner(path: str | Path) -> Learner:
             f"{path} does not hold a learner of this version ({why}). "
             "Expected what Learner.save wrote; choose another file, or save the learner again."
         ) from error
-    return learner
+    return learner.eval()
+
+
+def spec_from(plain: dict[str, Any]) -> Spec:
+    """A `Spec` of its fields as plain JSON values (which know no tuples)."""
+    pairs = {"units": tuple(map(tuple, plain["units"])), "classes": tuple(map(tuple, plain.get("classes", ())))}
+    encoding = plain.get("encoding")
+    if encoding is not None:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in encoding.items()}
+        encoding = Encoding(**fields)
+    return Spec(**{**plain, "shape": tuple(plain["shape"]), **pairs, "encoding": encoding})

@@ -10,9 +10,10 @@ import torch
 from clteach.data.tasks import Data, Stream
 from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
-from clteach.learners.learner import Learner
+from clteach.learners.learner import Learner, NetMaker
 from clteach.methods import build
 from clteach.progress import Report
+from clteach.settings import MOST_SAMPLES, MOST_STEPS
 from clteach.training.run import Run
 
 
@@ -34,10 +35,12 @@ class Plan(NamedTuple):
     def check(self, stream: Stream) -> None:
         """ConfigError where the arguments cannot work."""
         counts = (self.steps, self.batch_size, self.checkpoint_every, self.log_every)
-        if min(counts) < 1 or self.eval_every < 0:
+        too_many = self.steps > MOST_STEPS or self.batch_size > MOST_SAMPLES
+        if min(counts) < 1 or self.eval_every < 0 or too_many:
             raise ConfigError(
                 f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every}, "
-                f"log_every={self.log_every}, eval_every={self.eval_every}: expected whole numbers ≥ 1 (eval_every ≥ 0)."
+                f"log_every={self.log_every}, eval_every={self.eval_every}: expected whole numbers ≥ 1 (eval_every ≥ 0), "
+                f"at most {MOST_STEPS:,} steps and {MOST_SAMPLES:,} samples per step."
             )
         if self.evaluate_on not in ("test", "valid") or (self.evaluate_on == "valid" and stream[0].valid is None):
             raise ConfigError(
@@ -49,20 +52,29 @@ class Plan(NamedTuple):
         return [task.valid if self.evaluate_on == "valid" and task.valid is not None else task.test for task in stream]
 
 
-def built(learner: Learner | str, stream: Stream, plan: Plan, settings: dict[str, Any]) -> Learner:
+def built(
+    learner: Learner | str, stream: Stream, plan: Plan, net: NetMaker | None, settings: dict[str, Any]
+) -> Learner:
     """The learner, on its device: the one given, or one of the method that is named.
 
     Raises:
-        ConfigError: a learner that does not fit the stream, or settings for one that is built already.
+        ConfigError: a learner that does not fit the stream or is trained already, or settings for one that is built.
     """
     if isinstance(learner, str):
-        learner = build(learner, stream.spec, seed=plan.seed, **settings)
-    elif settings:
-        raise ConfigError(f"{', '.join(settings)}: settings go with a method's name; this learner is already built.")
+        learner = build(learner, stream.spec, seed=plan.seed, net=net, **settings)
+    elif settings or net is not None:
+        given = ", ".join([*settings, *(["net"] if net is not None else [])])
+        raise ConfigError(f"{given}: settings go with a method's name; this learner is already built.")
+    elif learner.t >= 0 and (plan.checkpoint is None or not plan.checkpoint.exists()):
+        raise ConfigError(
+            f"this {learner.name} has been trained already, up to task {learner.t + 1}: training it again would start from "
+            "what it knows. Build a new one, or give checkpoint= to resume an interrupted run."
+        )
     if learner.spec != stream.spec:
         raise ConfigError(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
+    learner.spec = stream.spec  # equal but for what the user calls things: those names are saved with it
     if plan.quality and not isinstance(learner, PureGenerator):
         raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
     return learner.to(plan.device)
@@ -93,12 +105,12 @@ def resolve_device(device: torch.device | str) -> torch.device:
     Raises:
         ConfigError: an unknown device, or one this machine does not have.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"device {str(device)!r} cannot be used ({reason}). Expected 'auto', 'cpu' or 'cuda'."

@@ -435,7 +435,7 @@ def test_features_of_cifar_and_back() -> None:
 # --- the whole ---
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("bir-")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("brain-inspired-replay-")])
 def test_settings_of_the_recipes_are_real(name: str) -> None:
     recipe = RECIPES[name]
     for preset in recipe.presets:

@@ -60,5 +60,5 @@ def test_a_stiff_penalty_keeps_the_old_task() -> None:
 
 @pytest.mark.parametrize("bad", [{"lam": -1.0}, {"lam": float("nan")}, {"fisher_samples": 0}])
 def test_bad_settings(bad: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"ewc: {next(iter(bad))}="):
+    with pytest.raises(ConfigError, match=f"{next(iter(bad))}=.* expected"):
         EWC.Config(**bad)

@@ -18,13 +18,13 @@ STREAM = split(toy_data(), "task", tasks=2)
 
 
 def test_gates_are_a_fixed_share_different_for_every_task_and_layer() -> None:
-    learner = build("xdg", split(toy_data(), "task", tasks=4).spec, hidden=(50, 50), share=0.85)
+    learner = build("xdg", split(toy_data(n_classes=8), "task", tasks=4).spec, hidden=(50, 50), share=0.85)
     gates = [learner.get_buffer(f"gates_{layer}") for layer in range(2)]
     for layer in gates:
         assert (layer == 0).sum(1).tolist() == [42] * 4  # floor(0.85 * 50)
         assert len({tuple(row.tolist()) for row in layer}) == 4
     assert not torch.equal(gates[0], gates[1])
-    other = build("xdg", split(toy_data(), "task", tasks=4).spec, seed=1, hidden=(50, 50), share=0.85)
+    other = build("xdg", split(toy_data(n_classes=8), "task", tasks=4).spec, seed=1, hidden=(50, 50), share=0.85)
     assert not torch.equal(gates[0], other.get_buffer("gates_0"))
 
 

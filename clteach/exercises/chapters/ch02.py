@@ -126,6 +126,15 @@ def _candidates(rng: torch.Generator) -> Cases:
     def one_number(mean: Tensor, logvar: Tensor) -> Tensor:
         return right(mean, logvar).mean()
 
+    def image_by_image(mean: Tensor, logvar: Tensor) -> Tensor:
+        return torch.stack([right(m[None], v[None])[0] for m, v in zip(mean, logvar, strict=True)])
+
+    def one_row(mean: Tensor, logvar: Tensor) -> Tensor:
+        return right(mean, logvar)[None]
+
+    def table(mean: Tensor, logvar: Tensor) -> Tensor:
+        return right(mean, logvar).expand(len(mean), -1)
+
     candidates = {
         "the right formula": right,
         "the loss from the wild": wild_kl,
@@ -133,6 +142,9 @@ def _candidates(rng: torch.Generator) -> Cases:
         "a formula that ignores the variance": linear_variance,
         "half a nat too much": shifted,
         "one number for the whole batch": one_number,
+        "the right formula, image by image": image_by_image,
+        "the right numbers, in a table of one row": one_row,
+        "the right numbers, over again for each image": table,
     }
     return {name: (function,) for name, function in candidates.items()}
 

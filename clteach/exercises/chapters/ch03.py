@@ -105,6 +105,7 @@ def _pairs(rng: torch.Generator) -> Cases:
     return {
         "same direction, other length": (one, 9 * one, torch.zeros(1, 2), torch.ones(1, 2), 0.95),
         "nothing alike": (one, one.flip(1), torch.zeros(1, 2), torch.ones(1, 2), 0.95),
+        "the same latent, which does not exceed 1": (one, one.clone(), torch.zeros(1, 2), torch.ones(1, 2), 1.0),
         "8 replayed, 5 current": case(8, 5, 4, 0.9),
         "12 replayed, 6 current": case(12, 6, 3, 0.8),
     }

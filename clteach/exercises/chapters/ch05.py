@@ -67,6 +67,7 @@ def _shares(rng: torch.Generator) -> Cases:
         "share 0.8, 3 classes, 4 units": (torch.rand(3, 4, generator=rng), 0.8),
         "share 0.3, 5 classes, 20 units": (torch.rand(5, 20, generator=rng), 0.3),
         "share 0: no gating": (torch.rand(2, 6, generator=rng), 0.0),
+        "share 0, and units that drew 0": (torch.tensor([[0.0, 0.5], [0.75, 0.0]]), 0.0),
     }
 
 

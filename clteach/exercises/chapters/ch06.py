@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clteach.exercises.compare import Learnable
 from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
 
 TITLE = "Hypernetworks"
@@ -80,7 +82,22 @@ def _drifts(rng: torch.Generator) -> Cases:
         moved = theta + 0.3 * torch.randn(12, generator=rng)
         return moved, theta, torch.randn(n_tasks, 2, generator=rng), T, beta, tiny
 
-    return {"task 2 of 5": case(2, 5, 1.0), "task 4 of 5": case(4, 5, 0.5), "task 3 of 3": case(3, 3, 0.01)}
+    theta, before, *rest = case(3, 4, 0.1)
+    return {
+        "task 2 of 5": case(2, 5, 1.0),
+        "task 4 of 5": case(4, 5, 0.5),
+        "task 3 of 3": case(3, 3, 0.01),
+        "old weights that could learn": (theta, before.requires_grad_(True), *rest),
+    }
+
+
+def _loss_and_gradients(answer: Callable[..., Any], theta: Tensor, theta_old: Tensor, *rest: Any) -> Any:
+    """The loss and its gradient by the weights; where the old weights could learn, also by these."""
+    found = value_and_gradient(lambda weights: answer(weights, theta_old, *rest), theta)
+    if not theta_old.requires_grad or not isinstance(found, Learnable):
+        return found
+    by_old = value_and_gradient(lambda weights: answer(theta, weights, *rest), theta_old)
+    return {"loss": found, "gradient by the old weights": by_old.gradient}
 
 
 def _predictions(rng: torch.Generator) -> Cases:
@@ -254,7 +271,9 @@ EXERCISES = (
             Mistake(
                 "all tasks",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
-                    beta / (T - 1) * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings)).sum()
+                    beta
+                    / (T - 1)
+                    * _squared(*(hypernet(e, theta_old.detach()) - hypernet(e, theta) for e in embeddings)).sum()
                 ),
                 "The sum runs over all tasks. The current one must be free to change, and future ones have no "
                 "weights yet: "
@@ -268,6 +287,16 @@ EXERCISES = (
                 "The current task is held as well, so it cannot be learned: tasks t < T, the first T - 1 rows.",
             ),
             Mistake(
+                "the old weights learn",
+                lambda theta, theta_old, embeddings, T, beta, hypernet: (
+                    beta
+                    / (T - 1)
+                    * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings[: T - 1])).sum()
+                ),
+                "The old weights get a gradient as well, and an optimiser that held them would move them towards the new "
+                "ones. They are what is held on to: theta_old.detach().",
+            ),
+            Mistake(
                 "divided by T",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
                     regulariser(theta, theta_old, embeddings, T, beta, hypernet) * (T - 1) / T
@@ -278,7 +307,7 @@ EXERCISES = (
                 "norm not squared",
                 lambda theta, theta_old, embeddings, T, beta, hypernet: (
                     beta
-                    * _squared(*(hypernet(e, theta_old) - hypernet(e, theta) for e in embeddings[: T - 1]))
+                    * _squared(*(hypernet(e, theta_old.detach()) - hypernet(e, theta) for e in embeddings[: T - 1]))
                     .sqrt()
                     .mean()
                 ),
@@ -286,7 +315,9 @@ EXERCISES = (
             ),
             Mistake(
                 "weights of the hypernetwork",
-                lambda theta, theta_old, embeddings, T, beta, hypernet: beta * (theta_old - theta).square().sum(),
+                lambda theta, theta_old, embeddings, T, beta, hypernet: (
+                    beta * (theta_old.detach() - theta).square().sum()
+                ),
                 "This holds the hypernetwork's own weights. They may move, as long as what comes *out* for the past "
                 "tasks stays.",
             ),
@@ -301,7 +332,7 @@ EXERCISES = (
         ),
         "For each of the first T - 1 embeddings: output before, output now, squared norm of the difference. Then "
         "mean, times β.",
-        observe=value_and_gradient,
+        observe=_loss_and_gradients,
     ),
     Exercise(
         "06.choose_task",

@@ -99,6 +99,7 @@ def _embeddings(rng: torch.Generator) -> Cases:
         "four times the same: total collapse": (v.repeat(4, 1),),
         "an antipodal pair": (torch.stack([v, -v]),),
         "different lengths": (torch.tensor([[1.0, 0.0], [5.0, 5.0]]),),
+        "short embeddings": (torch.tensor([[0.3, 0.0], [0.1, 0.1], [0.0, 0.2]]),),
         "a zero embedding": (torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),),
         "8 random embeddings": (torch.randn(8, 3, generator=rng),),
     }

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from clteach.data.catalogue import load
 from clteach.data.dataset import Dataset, as_floats
-from clteach.errors import unknown
+from clteach.errors import DivergedError, unknown
 from clteach.experiments.recipe import Recipe, Study
 from clteach.learners.optim import adam
 from clteach.methods.ebgan import energy, hinge
@@ -150,9 +150,11 @@ def adapt(
 
 @torch.no_grad()
 def accuracy(net: nn.Module, domain: Domain) -> float:
-    """Share in [0, 1] of a domain's images that a classifier gets right."""
-    right = [net(x).argmax(1) == y for x, y in zip(domain.x.split(1000), domain.y.split(1000), strict=True)]
-    return float(torch.cat(right).double().mean())
+    """Share in [0, 1] of a domain's images that a classifier gets right; DivergedError if its answers are no numbers."""
+    logits = torch.cat([net(x) for x in domain.x.split(1000)])
+    if not bool(logits.isfinite().all()):
+        raise DivergedError("training diverged, the answers are not finite: expected numbers, choose a smaller lr.")
+    return float((logits.argmax(1) == domain.y).double().mean())
 
 
 def transfer(dataset: Dataset, shift: str, method: str, seed: int, steps: int, **settings: Any) -> float:
