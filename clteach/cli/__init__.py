@@ -20,6 +20,18 @@ from clteach.version import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for an error of the user's to mend, 130 for Ctrl-C, 1 for anything else."""
     args = list(sys.argv[1:] if argv is None else argv)
+    _print_what_can_be()
+    try:
+        code = _guarded(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here a reader that has gone can still be told from other faults
+        return code
+    except BrokenPipeError as error:
+        return 0 if _nobody_reads() else _unexpected(error)
+
+
+def _guarded(args: list[str]) -> int:
+    """Run a command; its errors become messages."""
     try:
         return _main(args)
     except SystemExit as stop:  # tyro printed its help, or what is wrong with an option
@@ -34,14 +46,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         after += " The same command goes on with the notebooks that are left." * (args[:1] == ["grade"])
         print(f"clteach: stopped.{after}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        if os.environ.get("CLTEACH_DEBUG"):
-            raise
-        print(
-            f"clteach: unexpected {type(error).__name__}: {error} (set CLTEACH_DEBUG=1 for the traceback)",
-            file=sys.stderr,
-        )
-        return 1
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("CLTEACH_DEBUG"):
+        raise error
+    print(
+        f"clteach: unexpected {type(error).__name__}: {error} (set CLTEACH_DEBUG=1 for the traceback)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _print_what_can_be() -> None:
+    """An output that has no λ or ✓ (a file or pipe on Windows, a C locale) gets a "?" for it, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):  # not in a notebook
+            stream.reconfigure(errors="replace")
+
+
+def _nobody_reads() -> bool:
+    """Has the reader of our output gone, as in ``clteach list | head -3``? Then nothing more goes there."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _main(args: list[str]) -> int:

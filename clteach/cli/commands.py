@@ -37,9 +37,14 @@ def _settings_line(args: Run | Sweep, job: Job) -> str:
     )
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # `clteach.cli.main` ends the program, and not with rich's exit code
+
+
 def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=120)
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else _Console(stderr=stderr, highlight=False, soft_wrap=True, width=120)
 
 
 # ------------------------------------------------------------------------------------------------------------- run

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable
@@ -52,19 +53,26 @@ class Report:
         return self.passed
 
     def __repr__(self) -> str:
-        mark = {"passed": "✓ right", "todo": "· not done yet"}.get(self.status, "✗ not yet right")
-        lines = [f"{mark}: {self.id} ({self.title})"]
+        mark, words = {"passed": ("✓", "right"), "todo": ("·", "not done yet")}.get(self.status, ("✗", "not yet right"))
+        head = f"{mark} {words}" if _printable(mark) == mark else words
+        lines = [f"{head}: {self.id} ({self.title})"]
         for name in ("tried", "expected", "got", "hint", "printed"):
             if text := getattr(self, name):
                 label = {"hint": "note" if self.passed else "hint"}.get(name, name)
                 lines.append(textwrap.indent(_wrapped(text), " " * 12).replace(" " * 12, f"  {label:<10}", 1))
-        return "\n".join(lines)
+        return _printable("\n".join(lines))
 
     def require(self) -> None:
         """Print the report; raise an `AssertionError` with it unless the answer is right. For graded cells."""
         print(self)
         if not self.passed:
             raise AssertionError(str(self))
+
+
+def _printable(text: str) -> str:
+    """The text with a "?" for what the standard output cannot show: a file or a pipe on Windows knows few letters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _wrapped(text: str) -> str:
