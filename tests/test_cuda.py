@@ -63,6 +63,23 @@ def test_no_step_waits_for_the_device(name: str, scenario: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("replay_model", ["vae", "multiband-vae", "ebgan", "hypernetwork"])
+def test_no_step_of_replay_from_any_generator_waits_for_the_device(replay_model: str) -> None:
+    stream = split(toy_data(), "class", tasks=2).to("cuda")
+    cls = METHODS["dream-replay"]
+    learner = cls(stream.spec, tiny(cls, replay_model=replay_model)).to("cuda")
+    data, rng, index = stream[1].train, generator(0, device="cuda"), torch.arange(6, device="cuda")
+    phase = learner.phases(1, 3)[-1]
+    learner.enter(1, phase)
+    learner.begin_phase(1, phase, data, rng)
+    learner.step(data.batch(index), learner.draw(6, rng))  # the first step allocates
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.step(data.batch(index), learner.draw(6, rng))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_trains_on_the_gpu(name: str) -> None:
     cls = METHODS[name]

@@ -406,6 +406,10 @@ class Generator(Learner):
         """(n, *shape) samples in [0, 1], optionally of given classes (n,) or tasks (n,)."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
 
+    def sample_evenly(self, n: int, tasks: int, rng: torch.Generator) -> Tensor:
+        """(n, *shape) samples in [0, 1] of the first `tasks` tasks in turn: what a step replays of the past."""
+        return self.sample(n, rng, tasks=torch.arange(n, device=rng.device) % tasks)
+
 
 def _check_layers(name: str, units: tuple[int, ...]) -> None:
     if any(not 1 <= n <= MOST_UNITS for n in units):

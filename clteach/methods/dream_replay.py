@@ -124,8 +124,7 @@ class DreamReplay(Classifier, Generator):
         n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
         if n_replay == 0:
             return {}
-        past = torch.arange(n_replay, device=rng.device) % self.t  # an equal share of every past task
-        return {"dreams": self.old_generator.sample(n_replay, rng, tasks=past)}  # (R, *shape)
+        return {"dreams": self.old_generator.sample_evenly(n_replay, self.t, rng)}  # (R, *shape)
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         if self.dreaming:
