@@ -52,7 +52,7 @@ def notebook(path: Path, *cells: str) -> None:
     code: list[dict[str, Any]] = [
         {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": c} for c in cells
     ]
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": code}))
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": code}), encoding="utf-8")
 
 
 def answers(wrong: dict[str, str] | None = None) -> list[str]:

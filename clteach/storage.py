@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -95,10 +96,12 @@ def _delete_unless_open(path: Path) -> None:
     """Delete a temporary file whose writer is dead; OSError where it lives.
 
     A lock dies with the process that holds it, whichever container or machine it ran in; a process number in the name
-    would tell the living from the dead on one machine alone. Windows has no such locks, but deletes no open file.
+    would tell the living from the dead on one machine alone. Windows has no such locks, but deletes no open file; one
+    that was written a moment ago may be closed already and on its way into its place.
     """
     if sys.platform == "win32":
-        path.unlink()
+        if time.time() - path.stat().st_mtime > 2:
+            path.unlink()
     else:
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
@@ -110,11 +113,11 @@ def _delete_unless_open(path: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> ClteachError:
     what, expected = error.strerror or str(error), "a folder with write permission and free space"
-    if path.is_dir():
+    if os.path.isdir(path):  # os.path, as it answers also where nobody may look
         expected = "the name of a file, which may exist or not"
-    in_the_way = next((parent for parent in path.parents if parent.exists()), path.parent)
-    if not in_the_way.is_dir():
-        what, expected = f"{in_the_way} is a file", "a folder there"
+    lowest = next((parent for parent in path.parents if os.path.exists(parent)), path.parent)
+    if os.path.isfile(lowest):
+        what, expected = f"{lowest} is a file", "a folder there"
     return ClteachError(f"cannot write {path}: {what}. Expected {expected}; choose another one.")
 
 
@@ -145,6 +148,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = _existing(path)
     try:
+        path.open("rb").close()  # of a file that may not be read safetensors says that there is none
         with safe_open(path, framework="pt") as file:
             text, found = _header(file)
             # Cloned: safetensors maps the file into memory, and who trains on must not depend on the file any more.
@@ -221,8 +225,9 @@ def _canonical(value: Any) -> str:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):
+        there = os.path.exists(path)
+        what = "is a folder" if os.path.isdir(path) else "is not a regular file" if there else "does not exist"
         raise CheckpointError(
             f"{path} {what}. Expected a file written by clteach (a run, learner or checkpoint); choose another one."
         )
@@ -247,6 +252,9 @@ def _checked_format(path: Path, document: Any) -> dict[str, Any]:
 
 
 def _damaged(path: Path, why: Exception | str) -> CheckpointError:
+    if isinstance(why, OSError):
+        reason = why.strerror or str(why)
+        return CheckpointError(f"{path} cannot be read: {reason}. Expected a readable file; choose another one.")
     if isinstance(why, Exception):
         why = f"{type(why).__name__}: {' '.join(str(why).split())}"[:200]
     return CheckpointError(

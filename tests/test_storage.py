@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_what_is_no_file_is_one_error(read: Any, tmp_path: Path) -> None:
             read(tmp_path / "text")
 
 
+@pytest.mark.parametrize("read", [load_tensors, load_sealed, saved_checksum])
+def test_a_whole_file_that_may_not_be_read_is_not_called_damaged(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that a file is damaged deletes it."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage, "safe_open", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"x cannot be read: Permission denied\. Expected a readable file"
+    ) as info:
+        read(tmp_path / "x")
+    assert "elete" not in str(info.value)
+
+
 def test_what_was_read_does_not_depend_on_the_file_any_more(tmp_path: Path) -> None:
     """Whoever goes on from a checkpoint must not train on whatever somebody copies into its place."""
     file = save_tensors(tmp_path / "x", {"w": torch.ones(100_000)}, {})
@@ -264,9 +284,12 @@ def test_without_locks_nothing_is_swept_and_everything_written(tmp_path: Path, m
 def test_windows_deletes_what_is_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There no lock is needed: an open file cannot be deleted. (Here it could; what is tested is the way round.)"""
     monkeypatch.setattr(sys, "platform", "win32")
-    (tmp_path / ".x.abcdefgh.tmp").write_bytes(b"of a process that was killed")
+    for name in (".x.abcdefgh.tmp", ".x.12345678.tmp"):
+        (tmp_path / name).write_bytes(b"of a process that was killed, or one about to move it into its place")
+    os.utime(tmp_path / ".x.abcdefgh.tmp", (time.time() - 5, time.time() - 5))
     write_atomic(tmp_path / "x", lambda stream: stream.write(b"new"))
-    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.12345678.tmp", "x"]
+    assert (tmp_path / "x").read_bytes() == b"new"
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:

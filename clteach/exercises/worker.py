@@ -48,7 +48,7 @@ def _limit_memory(gigabytes: float) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         most = used + int(gigabytes * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 

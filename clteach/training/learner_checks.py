@@ -18,7 +18,7 @@ import torch
 from clteach.data.dataset import Dataset
 from clteach.data.streams import dirichlet, permuted, split
 from clteach.data.tasks import SCENARIOS, Stream
-from clteach.errors import ConfigError
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.learner import Generator, Learner
 from clteach.methods import METHODS, configure, method, register
 from clteach.metrics.accuracy import MEASURES
@@ -65,7 +65,10 @@ def tiny(cls: type[Learner], **settings: Any) -> Any:
 def quick(cls: type[Learner], stream: Stream, *, steps: int = 4, batch_size: int = 5, **settings: Any) -> Run:
     """A few steps of a tiny learner."""
     learner = cls(stream.spec, tiny(cls, **settings), seed=0)
-    return train(learner, stream, steps=steps, batch_size=batch_size, device="cpu")
+    try:
+        return train(learner, stream, steps=steps, batch_size=batch_size, device="cpu")
+    except DivergedError as error:
+        raise AssertionError(f"a loss or an answer is not finite: {error}") from error
 
 
 def same_state(a: Learner, b: Learner) -> bool:

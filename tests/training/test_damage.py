@@ -222,7 +222,7 @@ def test_a_damaged_part_of_a_study_is_run_again(tmp_path: Path, monkeypatch: pyt
         steps=3,
     )
     monkeypatch.setitem(RECIPES, "damaged-study", study)
-    monkeypatch.setattr(recording, "code", lambda module: "")
+    monkeypatch.setattr(recording, "code", lambda *things: "a version")
     path = recording.reproduce("damaged-study", tmp_path, n_jobs=1)
     whole = path.read_text(encoding="utf-8")
     parts = sorted((tmp_path / "runs").rglob("*.json"))
