@@ -354,4 +354,4 @@ def test_solutions_are_on_the_page_but_not_in_the_api(html: Path) -> None:
         if page is not None:
             assert f'id="{course.label(each)}"' in page.read_text(encoding="utf-8")
             assert "Solution to" in page.read_text(encoding="utf-8")
-    assert not list((html / "book" / "api").glob("exercises.chapters.*"))
+    assert not list((html / "book" / "api").glob("exercises.chapters.ch*"))

@@ -84,7 +84,8 @@ def _line(name: str, record: Mapping[str, Any], cell: Mapping[str, Any]) -> dict
     without = ("name", "fingerprint", "validation", "weights")
     arguments = {k: v for k, v in {**record["stream"], **cell.get("stream", {})}.items() if k not in without}
     stand_in, samples = outline(record["stream"]["name"].partition("-")[2])
-    if "classes" in arguments:  # the other classes are not in the stream
+    if "classes" in arguments:  # the other classes are not in the stream, and these say how many tasks there are
+        arguments.pop("tasks", None)
         samples = samples * sum(map(len, arguments["classes"])) // stand_in.n_classes
     spec = make_stream(record["stream"]["name"], cell["scenario"], stand_in, **arguments).spec
     if record["stream"]["name"].startswith("permuted-"):  # every task has all the samples, in an order of its own
