@@ -5,7 +5,7 @@ the images are. The brain also replays, and it differs in five ways:
 
 1. **Feedback** (`feedback`). There is no second network that dreams: the decoder grows on the classifier's own hidden
    layers, which therefore learn to classify and to describe. One network, one loss:
-   $\mathcal{L} = \mathcal{L}_{\text{class}}$ $+ \mathcal{L}_{\text{reconstruction}}$ $+ \mathcal{L}_{\text{KL}}$.
+   $\mathcal{L} = \mathcal{L}_{\text{class}} + \mathcal{L}_{\text{reconstruction}} + \mathcal{L}_{\text{KL}}$.
 2. **Conditional replay** (`conditional`). It can choose what to dream of: the prior has one Gaussian per class, learned with
    everything else, $p(z) = \sum_c p_c\, \mathcal{N}(z; \mu_c, \sigma_c^2)$.
 3. **Gating by internal context** (`gating`). A share X of the decoder's hidden units is off, another random share for every
@@ -67,7 +67,7 @@ class BrainInspiredReplay(GenerativeReplay):
         extractor: str | None = None
         """frozen feature extractor before the network, a name in clteach.data.extractors ("conv" or your own); None: none"""
         weights: str | None = None
-        """file with the extractor's pre-trained weights (clteach.training.pretraining.pretrain writes it)"""
+        """file with the extractor's pre-trained weights (`clteach pretrain` writes it)"""
         internal: bool = True
         """replay features instead of pixels, where there is an extractor"""
         reinit: bool = False
