@@ -243,6 +243,7 @@ def reproduce(args: Reproduce) -> int:
         seeds=args.seeds,
         iters=args.iters,
         tasks=args.tasks,
+        rows=args.rows or None,
         device=args.device,
         n_jobs=args.jobs,
         fresh=args.fresh,

@@ -114,6 +114,8 @@ class Reproduce(Processes):
     """training steps per task; None: the preset's. Fewer make a shortened run"""
     tasks: int | None = None
     """permutations, of a recipe on permuted data; None: the recipe's. Fewer make a shortened run"""
+    rows: tuple[str, ...] = ()
+    """run only these rows of the table; the others stay as they are in the record in --out. None named: all"""
     out: Path = Path("results")
     """folder for the record, checkpoints and runs"""
 

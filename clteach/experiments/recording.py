@@ -13,7 +13,7 @@ import platform
 import shlex
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def reproduce(
     seeds: int | None = None,
     iters: int | None = None,
     tasks: int | None = None,
+    rows: Sequence[str] | None = None,
     device: str = "auto",
     **how: Any,
 ) -> Path:
@@ -58,24 +59,30 @@ def reproduce(
         seeds: number of seeds.
         iters: steps per task.
         tasks: permutations, of a recipe on permuted data.
+        rows: only these rows of the table are run; the others stay as they are in the record in `out`, if there is one.
         device: "auto", "cpu" or "cuda".
         **how: passed on to `run_jobs`.
 
     Raises:
-        ClteachError: an unknown name, a number of tasks that the recipe cannot have, or as `run_jobs`.
+        ClteachError: an unknown name, a number of tasks that the recipe cannot have, a record in `out` that was made
+            with other settings than the new rows would be, or as `run_jobs`.
     """
     name = papers.full_name(name)
     recipe = papers.RECIPES[name]
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
-        if preset is not None or device not in ("auto", "cpu"):
+        if preset is not None or device not in ("auto", "cpu") or rows is not None:
             raise ConfigError(
-                f"preset={preset!r}, device={device!r}: {name} has no presets and runs on the CPU. Leave both out."
+                f"preset={preset!r}, device={device!r}, rows={rows!r}: {name} has no presets, runs on the CPU and as a "
+                "whole. Leave them out."
             )
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
         raise unknown(f"preset of {name}", str(preset), recipe.presets)
+    for wanted in rows or ():
+        if wanted not in recipe.rows:
+            raise unknown(f"row of {name}", wanted, recipe.rows)
     preset = preset or recipe.presets[0]
     column = papers.column(preset, recipe.stream)
     n_seeds = recipe.seeds if seeds is None else seeds
@@ -104,6 +111,15 @@ def reproduce(
     shortened = shortened or (tasks is not None and tasks < all_tasks)
     used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
     extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
+    file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
+    path = Path(out) / f"{file.replace('-', '_')}.json"
+    alike = {"preset": preset, "seeds": list(range(n_seeds)), "steps": steps, "batch": column.batch}
+    before = None if rows is None else _standing(path, alike)
+    cells = [(row, job) for row, job in cells if rows is None or row in rows]
+    if not cells:
+        raise ConfigError(
+            f"rows={rows!r}: the preset {preset!r} has none of them. Leave them out, or choose another preset."
+        )
     started = time.perf_counter()
     results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
     wall = time.perf_counter() - started
@@ -120,21 +136,20 @@ def reproduce(
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
         cell = {"row": name_of_row, "method": job.method, "scenario": job.scenario, **summary}
+        cell["commit"] = in_turn([result["commit"] for result in results[i * n_seeds : (i + 1) * n_seeds]])
         own = {k: v for k, v in job.stream_settings.items() if column.stream.get(k) != v}
         if own:
             cell["stream"] = {**own, "fingerprint": results[i * n_seeds]["fingerprint"]}
         paper = published(recipe.stream, preset, name_of_row, job.scenario)
         measure = METHODS[job.method].measure
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
-    given = {"preset": preset if len(recipe.presets) > 1 else None, "seeds": seeds, "iters": iters, "tasks": tasks}
+    given: dict[str, Any] = {"seeds": seeds, "iters": iters, "tasks": tasks, "rows": rows}
+    given = {"preset": preset if len(recipe.presets) > 1 else None, **given}
     record = {
         **_head(name, recipe, shortened, given),
         "commit": in_turn([result["commit"] for result in results]),
-        "preset": preset,
         "preset_source": papers.PRESETS[preset].source,
-        "seeds": list(range(n_seeds)),
-        "steps": steps,
-        "batch": column.batch,
+        **alike,
         "axis": recipe.axis,
         "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
         **({} if recipe.evaluate_on == "test" else {"evaluate_on": recipe.evaluate_on}),
@@ -147,8 +162,52 @@ def reproduce(
         "deviations": deviations,
         "cells": table,
     }
-    file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
-    return write_json(Path(out) / f"{file.replace('-', '_')}.json", record)
+    if before is not None:
+        record = _with_rows_of(before, record, list(recipe.rows))
+    return write_json(path, record)
+
+
+def _standing(path: Path, alike: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of which only some rows are made again; None: there is none."""
+    if not path.exists():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in alike.items():
+        if record.get(key) != value:
+            raise ConfigError(
+                f"{path} was made with {key} = {record.get(key)}, the rows would be with {value}. Run all rows, choose "
+                "the same settings, or another --out."
+            )
+    return record
+
+
+def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """The new record with the rows of the standing one that were not run again; each cell names its commit.
+
+    Raises:
+        ConfigError: they were made on another stream.
+    """
+    if before["stream"] != new["stream"]:
+        raise ConfigError(
+            f"the record in the folder was made on another stream ({before['stream']}, not {new['stream']}). Run all "
+            "rows, or choose another --out."
+        )
+    run = {cell["row"] for cell in new["cells"]}
+    kept = [{"commit": before["commit"], **cell} for cell in before["cells"] if cell["row"] not in run]
+    if not kept:
+        return new
+    return {
+        **new,
+        "command": before["command"],
+        "commit": in_turn([cell["commit"] for cell in (*kept, *new["cells"])]),
+        "training_seconds": before["training_seconds"] + new["training_seconds"],
+        "wall_seconds": None,
+        "device": together([before["device"], new["device"]]),
+        "torch": in_turn([before["torch"], new["torch"]]),
+        "python": in_turn([before["python"], new["python"]]),
+        "deviations": list(dict.fromkeys([*before["deviations"], *new["deviations"]])),
+        "cells": sorted((*kept, *new["cells"]), key=lambda cell: order.index(cell["row"])),
+    }
 
 
 def _reproduce_study(
@@ -206,7 +265,12 @@ def _reproduce_study(
 
 def _head(name: str, recipe: Recipe | Study, shortened: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     """What every record begins with: what it is of, and the command that makes it again."""
-    options = [word for option, value in given.items() if value is not None for word in (f"--{option}", str(value))]
+    named = {option: value for option, value in given.items() if value is not None}
+    options = [
+        word
+        for option, value in named.items()
+        for word in (f"--{option}", *(value if isinstance(value, (list, tuple)) else [str(value)]))
+    ]
     return {
         "name": name,
         "summary": recipe.summary,

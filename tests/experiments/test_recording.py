@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +77,45 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
     assert record["commit"] == f"another commit, {provenance.checkout()}"
     assert record["wall_seconds"] is None
     assert "2 seeds" in results.report(str(path)) and f"on another CPU, {alone['cpu']}" in results.report(str(path))
+
+
+@pytest.mark.usefixtures("small_recipe")
+def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = papers.RECIPES["split-digits"]
+    rows = {"new": Row("joint", {"hidden": (8,)}), **recipe.rows, "other": Row("lwf", {"hidden": (8,)})}
+    how: dict[str, Any] = {"iters": 2, "seeds": 2, "device": "cpu", "n_jobs": 1}
+    path = reproduce("split-digits", tmp_path, **how)
+    old = json.loads(path.read_text())
+    old["commit"] = "an older commit"
+    for cell in old["cells"]:
+        del cell["commit"]  # as records were before
+    write_json(path, old)
+
+    monkeypatch.setitem(papers.RECIPES, "split-digits", replace(recipe, rows=rows))
+    record = json.loads(reproduce("split-digits", tmp_path, rows=["new"], **how).read_text())
+    assert [cell["row"] for cell in record["cells"]] == ["new"] * 3 + ["None"] * 3
+    assert record["commit"] == f"an older commit, {provenance.checkout()}"
+    assert [cell["commit"] for cell in record["cells"]] == [provenance.checkout()] * 3 + ["an older commit"] * 3
+    assert [{**cell, "commit": 0} for cell in record["cells"][3:]] == [{**cell, "commit": 0} for cell in old["cells"]]
+    assert record["command"] == old["command"] and record["wall_seconds"] is None
+    assert record["training_seconds"] > old["training_seconds"]
+    again = json.loads(reproduce("split-digits", tmp_path, **how).read_text())  # the whole gives the same table
+    assert [cell["accuracy_matrix"] for cell in again["cells"][:6]] == [c["accuracy_matrix"] for c in record["cells"]]
+
+    alone = json.loads(reproduce("split-digits", tmp_path / "alone", rows=["new"], **how).read_text())
+    assert alone["command"] == "clteach reproduce split-digits --seeds 2 --iters 2 --rows new"
+    with pytest.raises(ConfigError, match="was made with steps = 2, the rows would be with 1"):
+        path.rename(tmp_path / "kept")
+        write_json(path, record)
+        reproduce("split-digits", tmp_path, rows=["new"], **{**how, "iters": 1})
+    write_json(path, {**record, "stream": {**record["stream"], "fingerprint": "another"}})
+    with pytest.raises(ConfigError, match="another stream"):
+        reproduce("split-digits", tmp_path, rows=["new"], **how)
+    with pytest.raises(ClteachError, match=r"unknown row of split-digits .nwe.*new"):
+        reproduce("split-digits", tmp_path, rows=["nwe"], **how)
+    with pytest.raises(ConfigError, match="has none of them"):
+        monkeypatch.setitem(papers.PRESETS, "digits", replace(papers.PRESETS["digits"], without=("other",)))
+        reproduce("split-digits", tmp_path, rows=["other"], **how)
 
 
 @pytest.mark.usefixtures("small_recipe")
