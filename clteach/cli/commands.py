@@ -387,12 +387,14 @@ def pretrain(args: Pretrain) -> int:
     from clteach.progress import bar
     from clteach.training import pretraining
 
-    out = args.out or data_folder() / f"{args.data}-first{args.classes}.safetensors"
-    with bar(f"{args.classes} classes of {args.data}") as progress:
+    some = "" if args.classes is None else f"-first{args.classes}"
+    out = args.out or data_folder() / f"{args.data}{some}.safetensors"
+    with bar(f"{args.extractor} on {args.data}{some}") as progress:
         pretraining.pretrain(
             load(args.data),
             out,
-            classes=range(args.classes),
+            classes=None if args.classes is None else range(args.classes),
+            extractor=args.extractor,
             epochs=args.epochs,
             lr=args.lr,
             device=args.device,

@@ -144,18 +144,20 @@ class Sweep(Processes, Training):
 
 @dataclass
 class Pretrain:
-    """Train a frozen feature extractor on the first classes of a data set, for `--extractor conv --weights FILE`."""
+    """Train a feature extractor on a data set, to be frozen with `--extractor NAME --weights FILE`. Killed, it goes on."""
 
-    data: str = "cifar100"
+    data: str = "cifar10"
     """data set"""
-    classes: int = 20
-    """how many classes, the first ones"""
+    classes: int | None = None
+    """how many classes, the first ones; None: all"""
+    extractor: str = "conv-normalised"
+    """the network to train"""
     epochs: int = 100
     """passes over the data"""
     lr: float = 1e-4
     """learning rate"""
     out: Path | None = None
-    """file; None: DATA-firstCLASSES.safetensors in the data folder"""
+    """file; None: DATA.safetensors (or DATA-firstCLASSES.safetensors) in the data folder"""
     device: str = "auto"
     """auto (a GPU where there is one), cpu or cuda"""
 

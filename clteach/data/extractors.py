@@ -18,6 +18,7 @@ Such a learner's file contains the extractor's weights: whoever loads it needs t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -31,13 +32,14 @@ from torch import Tensor, nn
 from clteach import storage
 from clteach.data.catalogue import data_folder
 from clteach.data.dataset import Dataset, Encoding, as_floats
-from clteach.errors import CheckpointError, ConfigError, unknown
+from clteach.errors import CheckpointError, ClteachError, ConfigError, unknown
 from clteach.models.frozen import frozen_copy
-from clteach.models.nets import conv_features
+from clteach.models.nets import conv_features, normalised_conv_features
 from clteach.seeding import seeded
+from clteach.version import __version__
 
 Maker = Callable[[Sequence[int]], nn.Module]
-EXTRACTORS: dict[str, Maker] = {"conv": conv_features}
+EXTRACTORS: dict[str, Maker] = {"conv": conv_features, "conv-normalised": normalised_conv_features}
 """{name: function of the shape of an image that makes the module}."""
 
 
@@ -81,13 +83,17 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
 
 
 def _load(weights: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return storage.load_tensors(_place(weights))
+
+
+def _place(weights: str | Path) -> Path:
     file = Path(weights) if Path(weights).exists() else data_folder() / weights
     if not file.exists():
         raise ConfigError(
             f"there is no file of weights {weights}, neither here nor in {data_folder()}. "
             "Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
         )
-    return storage.load_tensors(file)
+    return file
 
 
 def trained(weights: str | Path) -> str:
@@ -100,8 +106,9 @@ def trained(weights: str | Path) -> str:
     about = _load(weights)[1]
     try:
         return (
-            f"{len(about['classes'])} classes, {about['epochs']} epochs in batches of {about['batch_size']}, "
-            f"Adam {about['lr']:g}; {100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
+            f"{len(about['classes'])} classes of {about['data']}, {about['epochs']} epochs in batches of "
+            f"{about['batch_size']}, Adam {about['lr']:g}; "
+            f"{100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
         )
     except KeyError as error:
         raise CheckpointError(
@@ -120,13 +127,17 @@ def fingerprint(extractor: nn.Module) -> str:
 
 _LATEST: dict[tuple[object, ...], Dataset] = {}
 """What `encode` made last: features of 60,000 images take 250 MB, so there is one of it in a process, not one per run."""
+_KEPT_FROM = 10_000
+"""Images whose features are also kept in a file, since many processes may need them, one after the other or together."""
 
 
 @torch.no_grad()
 def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, seed: int = 0) -> Dataset:
     """The same data set as an extractor sees it: features in place of images.
 
-    As the extractor never changes, to encode once is the same as to run it in every step, and many times as fast.
+    As the extractor never changes, to encode once is the same as to run it in every step, and many times as fast. What this
+    package's extractors make of 10,000 images or more with a file of weights is kept beside that file, where it may be
+    written, under a name that holds the fingerprints of images and weights.
 
     Args:
         dataset: images (or vectors, where the extractor takes them).
@@ -144,14 +155,11 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
     key = (dataset.name, dataset.fingerprint, EXTRACTORS[extractor], fingerprint(module))
     if key not in _LATEST:
         _LATEST.clear()
-
-        def features(x: Tensor) -> Tensor:
-            return torch.cat([module(as_floats(part)) for part in x.split(100)])  # in small parts: twice as fast
-
+        x_train, x_test = _features(module, dataset, _kept(dataset, extractor, weights, module))
         _LATEST[key] = replace(
             dataset,
-            x_train=features(dataset.x_train),
-            x_test=features(dataset.x_test),
+            x_train=x_train,
+            x_test=x_test,
             encoded_from=math.prod(dataset.shape),
             encoding=replace(
                 dataset.encoding or Encoding(),
@@ -164,3 +172,32 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
             ),
         )
     return _LATEST[key]
+
+
+def _kept(dataset: Dataset, extractor: str, weights: str | Path | None, module: nn.Module) -> Path | None:
+    """The file for a data set's features; None: they are made anew in every process."""
+    # The code of somebody else's extractor may change without a trace in its weights.
+    ours = EXTRACTORS[extractor].__module__.startswith("clteach.")
+    if weights is None or not ours or len(dataset.x_train) < _KEPT_FROM:
+        return None
+    identity = f"{__version__} {extractor} {dataset.fingerprint} {fingerprint(module)}"
+    file, digits = _place(weights), hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return file.with_name(f"{file.stem}.{dataset.name}-{digits}.features")
+
+
+@torch.no_grad()
+def _features(module: nn.Module, dataset: Dataset, file: Path | None) -> tuple[Tensor, Tensor]:
+    """Features of the training and the test images, from the file where it holds them, else made and put there."""
+    if file is not None and file.exists():
+        with contextlib.suppress(CheckpointError):  # damaged: they are made again
+            tensors, _ = storage.load_tensors(file)
+            return tensors["x_train"], tensors["x_test"]
+
+    def features(x: Tensor) -> Tensor:
+        return torch.cat([module(as_floats(part)) for part in x.split(100)])  # in small parts: twice as fast
+
+    made = {"x_train": features(dataset.x_train), "x_test": features(dataset.x_test)}
+    if file is not None:
+        with contextlib.suppress(ClteachError):  # a folder that must not be written to, or without room
+            storage.save_tensors(file, made, {"features of": dataset.name})
+    return made["x_train"], made["x_test"]

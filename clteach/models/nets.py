@@ -128,6 +128,45 @@ def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 1
     return nn.Sequential(*layers[:-1], nn.Flatten())
 
 
+class ChannelNormalisation(nn.Module):
+    r"""$(x - \mu_c) / \sigma_c$ for every channel c; both are buffers, so a file of weights holds them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    def measure(self, x: Tensor) -> None:
+        """Take over mean and standard deviation of the channels of images (N, C, H, W), bytes or floats in [0, 1]."""
+        n, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
+        for part in x.split(1000):  # all images as floats would need four times their memory
+            values = (part / 255 if part.dtype == torch.uint8 else part).double()
+            n += values.shape[0] * values.shape[2] * values.shape[3]
+            total += values.sum((0, 2, 3), keepdim=True)[0]
+            squares += values.square().sum((0, 2, 3), keepdim=True)[0]
+        mean = total / n
+        self.mean.copy_(mean)
+        # a channel that never changes carries nothing, and is left as it is
+        std = (squares / n - mean.square()).clamp_min(0).sqrt()
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def normalised_conv_features(shape: Sequence[int]) -> nn.Sequential:
+    """`conv_features` behind a `ChannelNormalisation`, as in the experiments on CIFAR of van de Ven et al. 2020 and 2022.
+
+    Raises:
+        ConfigError: the inputs are no images.
+    """
+    convolutions = conv_features(shape)
+    return nn.Sequential(ChannelNormalisation(shape[0]), *convolutions)
+
+
 def deconv_pixels(
     shape: Sequence[int], features: int, channels: Sequence[int] = (16, 32, 64, 128, 256)
 ) -> nn.Sequential:

@@ -1,14 +1,17 @@
-"""Train a feature extractor on some classes, to be frozen in front of learners (see `clteach.data.extractors`).
+"""Train a feature extractor, to be frozen in front of learners (see `clteach.data.extractors`).
 
-    clteach pretrain --data cifar100 --classes 20
+    clteach pretrain --data cifar10 --extractor conv-normalised
 
-learns the first 20 classes and writes ``cifar100-first20.safetensors`` into the data folder, where ``weights=`` finds it.
+learns CIFAR-10 as the papers on split CIFAR-100 did before they froze the convolutions, and writes ``cifar10.safetensors``
+into the data folder, where ``weights=`` finds it. Killed and started again it goes on where it was, to the bit.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +21,16 @@ from clteach import storage
 from clteach.data.dataset import Dataset, as_floats
 from clteach.data.extractors import EXTRACTORS, make_extractor
 from clteach.data.tasks import Shuffle
-from clteach.errors import DivergedError
+from clteach.errors import CheckpointError, ConfigError, DivergedError, unknown
 from clteach.learners.optim import adam
-from clteach.models.nets import mlp
+from clteach.models.nets import ChannelNormalisation, mlp
 from clteach.progress import Report
 from clteach.seeding import generator, seeded
+from clteach.training.code import code
 from clteach.training.start import resolve_device
+
+SAVE_EVERY = 30.0
+"""Seconds between two checkpoints."""
 
 
 def pretrain(
@@ -45,7 +52,7 @@ def pretrain(
 
     Args:
         dataset: images; it learns from the training set alone.
-        out: the safetensors file to write.
+        out: the safetensors file to write. Until it is there, ``OUT.unfinished`` beside it holds the checkpoint.
         classes: the classes to learn (those that later tasks do not contain); None: all.
         extractor: one of `EXTRACTORS`.
         hidden: units of the hidden layers of the classifier, which is thrown away afterwards.
@@ -60,9 +67,24 @@ def pretrain(
     Returns:
         `out`. Beside the weights it says how they were made, and the share of the chosen classes' test images that were
         classified correctly (`clteach.data.extractors.trained`).
+
+    Raises:
+        ConfigError: an unknown extractor, no class to learn, or `out` is a folder.
+        CheckpointError: ``OUT.unfinished`` is damaged, or of other settings, data or code.
+        DivergedError: the weights are not finite.
     """
-    device = resolve_device(device)
+    device, out = resolve_device(device), Path(out)
+    if extractor not in EXTRACTORS:
+        raise unknown("feature extractor", extractor, EXTRACTORS)
+    if out.is_dir():
+        raise ConfigError(
+            f"{out} is a folder: expected the name of the file to write, such as {out / 'conv.safetensors'}."
+        )
     chosen = torch.as_tensor(list(range(dataset.n_classes)) if classes is None else list(classes))
+    if not len(chosen) or int(chosen.min()) < 0 or int(chosen.max()) >= dataset.n_classes:
+        raise ConfigError(
+            f"classes={chosen.tolist()}: expected some of 0..{dataset.n_classes - 1}, as {dataset.name} has."
+        )
     rows = torch.isin(dataset.y_train, chosen).nonzero().flatten()
     unit = torch.full((dataset.n_classes,), -1)  # of a class that is not learned
     unit[chosen] = torch.arange(len(chosen))
@@ -71,27 +93,71 @@ def pretrain(
         features = EXTRACTORS[extractor](dataset.shape)
         n_features = make_extractor(extractor, dataset.shape)(torch.zeros(1, *dataset.shape)).shape[1]
         net = nn.Sequential(features, mlp((n_features,), hidden, len(chosen))).to(device).train()
+    for layer in features.modules():
+        if isinstance(layer, ChannelNormalisation):
+            layer.measure(x)
     opt = adam(net.parameters(), lr)
     shuffle, rng = Shuffle(len(x), batch_size, seed, device), generator(seed, "augment", device=device)
     steps = max(1, epochs * len(x) // batch_size)
-    for s in range(steps):
+    made = {
+        **{"extractor": extractor, "data": dataset.name, "classes": chosen.tolist(), "epochs": epochs},
+        **{"batch_size": batch_size, "lr": lr, "augment": augment, "seed": seed},
+    }
+    source = code("clteach.training.pretraining", EXTRACTORS[extractor])
+    identity = {**made, "hidden": list(hidden), "images": dataset.fingerprint, "code": source}
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    # without a source nobody can tell whether a checkpoint is of this extractor
+    begin, saved = 0 if source is None else _resume(unfinished, identity, net, opt, rng), time.monotonic()
+    for s in range(begin, steps):
         index = shuffle(s)
         images = as_floats(x[index])
         loss = F.cross_entropy(net(augmented(images, rng) if augment else images), y[index])
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
-        if progress is not None and (s + 1) % 50 == 0:
+        if progress is not None and ((s + 1) % 50 == 0 or s + 1 == steps):
             progress(s + 1, steps, f"loss {float(loss.detach()):.2f}")
+        if time.monotonic() - saved > SAVE_EVERY:
+            _save(unfinished, identity, s + 1, net, opt, rng)
+            saved = time.monotonic()
     if not all(bool(p.isfinite().all()) for p in net.parameters()):
+        unfinished.unlink(missing_ok=True)
         raise DivergedError(
             f"pre-training diverged: expected finite weights, choose a smaller learning rate than lr={lr:g}."
         )
-    about = {
-        **{"extractor": extractor, "classes": chosen.tolist(), "epochs": epochs, "batch_size": batch_size, "lr": lr},
-        **{"augment": augment, "seed": seed, "accuracy": _accuracy(net.eval(), dataset, unit)},
-    }
-    return storage.save_tensors(out, dict(features.state_dict()), about)
+    about = {**made, "accuracy": _accuracy(net.eval(), dataset, unit)}
+    storage.save_tensors(out, dict(features.state_dict()), about)
+    unfinished.unlink(missing_ok=True)
+    return out
+
+
+def _save(
+    path: Path, identity: dict[str, Any], done: int, net: nn.Module, opt: torch.optim.Optimizer, rng: torch.Generator
+) -> None:
+    moments, groups = storage.optimizer_tensors("adam", opt)
+    tensors = {**{f"net/{k}": v for k, v in net.state_dict().items()}, **moments, "rng": rng.get_state()}
+    storage.save_tensors(path, tensors, {"identity": identity, "done": done, "groups": groups})
+
+
+def _resume(
+    path: Path, identity: dict[str, Any], net: nn.Module, opt: torch.optim.Optimizer, rng: torch.Generator
+) -> int:
+    """Steps that a killed call has done; the network, its optimiser and the random numbers are as they were then."""
+    storage.sweep(path)
+    if not path.exists():
+        return 0
+    tensors, meta = storage.load_tensors(path)
+    found = meta.get("identity", {})
+    differing = [key for key in identity if found.get(key) != identity[key]]
+    if differing:
+        raise CheckpointError(
+            f"{path} is the beginning of another pre-training (its {', '.join(differing)} differ). Delete it to start anew, "
+            "choose another file, or repeat the same settings to go on."
+        )
+    net.load_state_dict({key.removeprefix("net/"): v for key, v in tensors.items() if key.startswith("net/")})
+    storage.restore_optimizer("adam", opt, tensors, meta["groups"])
+    rng.set_state(tensors["rng"].cpu())
+    return int(meta["done"])
 
 
 @torch.no_grad()

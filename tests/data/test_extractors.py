@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import clteach
 from clteach.data import extractors
-from clteach.data.dataset import Dataset
+from clteach.data.dataset import Dataset, as_floats
 from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor
 from clteach.data.streams import make_stream, permuted, split
 from clteach.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.seeding import generator
 from clteach.training.learner_checks import quick, same_state, tiny, toy_data
+from clteach.training.pretraining import pretrain
 from clteach.training.run import load_learner
 
 ALL_OFF = {"feedback": False, "conditional": False, "gating": 0.0}
@@ -153,3 +155,38 @@ def test_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         encode(data, "rows")
     with pytest.raises(DataError, match=r"expected floats in \[0, 1\]"):  # only what encode made may leave [0, 1]
         Dataset("own", 2 * torch.ones(2, 3), torch.tensor([0, 1]), torch.ones(2, 3), torch.tensor([0, 1]), ("a", "b"))
+
+
+def test_features_of_many_images_are_kept_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy_data((3, 32, 32), n=20)
+    weights = pretrain(data, tmp_path / "conv.safetensors", hidden=(), epochs=1, batch_size=20)
+    without = encode(data, "conv", weights)
+    assert len(list(tmp_path.iterdir())) == 1  # few images
+    monkeypatch.setattr(extractors, "_KEPT_FROM", 1)
+
+    def again(made: bool, of: Dataset = data) -> Dataset:
+        extractors._LATEST.clear()
+        calls: list[int] = []
+        monkeypatch.setattr(extractors, "as_floats", lambda x: (calls.append(1), as_floats(x))[1])
+        encoded = encode(of, "conv", weights)
+        assert bool(calls) == made
+        return encoded
+
+    for made in (True, False):
+        encoded = again(made)
+        assert torch.equal(encoded.x_train, without.x_train) and torch.equal(encoded.x_test, without.x_test)
+    (file,) = tmp_path.glob("*.features")
+    assert file.name.startswith("conv.toy-")
+    file.write_bytes(file.read_bytes()[:-7])  # damaged: made anew, and mended
+    assert torch.equal(again(True).x_train, without.x_train)
+    again(False)
+    other = replace(data, x_train=255 - data.x_train)
+    assert not torch.equal(again(True, other).x_train, without.x_train)
+    pretrain(data, weights, hidden=(), epochs=2, batch_size=20)
+    assert not torch.equal(again(True).x_train, without.x_train)
+    register_extractor("mine", lambda shape: extractors.EXTRACTORS["conv"](shape))
+    extractors._LATEST.clear()
+    found = len(list(tmp_path.iterdir()))
+    encode(data, "mine", weights)
+    assert len(list(tmp_path.iterdir())) == found  # nobody knows whether its code is the same
+    del extractors.EXTRACTORS["mine"]

@@ -392,7 +392,7 @@ def test_internal_replay_behind_any_frozen_module(summary: nn.Module, tmp_path: 
 def test_pretrained_weights(tmp_path: Path) -> None:
     data = toy_data((3, 32, 32), n=40)
     file = pretrain(data, tmp_path / "conv.safetensors", classes=[0, 1], hidden=(16,), epochs=2, batch_size=20, lr=1e-3)
-    assert trained(file).startswith("2 classes, 2 epochs in batches of 20, Adam 0.001; ")
+    assert trained(file).startswith("2 classes of toy, 2 epochs in batches of 20, Adam 0.001; ")
     stream = split(data, "class", classes=[[2], [3]])
     settings: dict[str, Any] = {"extractor": "conv", "weights": str(file)}
     learner = quick(BrainInspiredReplay, stream, **settings).learner

@@ -1,0 +1,86 @@
+"""Pre-training of extractors: killed and resumed to the bit, and the channels normalised by the training images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clteach.data.extractors import make_extractor, trained
+from clteach.errors import CheckpointError, ConfigError
+from clteach.models.nets import ChannelNormalisation, conv_features, normalised_conv_features
+from clteach.storage import load_tensors
+from clteach.training import pretraining
+from clteach.training.learner_checks import toy_data
+from clteach.training.pretraining import pretrain
+
+HOW: dict[str, Any] = {"extractor": "conv-normalised", "hidden": (16,), "epochs": 10, "batch_size": 20, "lr": 1e-3}
+
+
+class Killed(Exception):
+    """The end of a call that is to be repeated."""
+
+
+def test_a_killed_call_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy_data((3, 32, 32), n=40)
+    whole, _ = load_tensors(pretrain(data, tmp_path / "whole", **HOW))
+    monkeypatch.setattr(pretraining, "SAVE_EVERY", 0.0)
+
+    def kill(path: Path, identity: dict[str, Any], done: int, *rest: Any) -> None:
+        save(path, identity, done, *rest)
+        if done in (7, 30):
+            raise Killed
+
+    save = pretraining._save
+    monkeypatch.setattr(pretraining, "_save", kill)
+    out = tmp_path / "killed"
+    for _ in range(2):
+        with pytest.raises(Killed):
+            pretrain(data, out, **HOW)
+        assert not out.exists() and (tmp_path / "killed.unfinished").exists()
+    with pytest.raises(CheckpointError, match=r"another pre-training \(its lr differ\)"):
+        pretrain(data, out, **{**HOW, "lr": 1e-2})
+    resumed, about = load_tensors(pretrain(data, out, **HOW))
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["killed", "whole"]
+    assert about["data"] == data.name and trained(out).startswith(f"{data.n_classes} classes of {data.name}, 10 epochs")
+
+
+def test_the_channels_are_normalised_by_the_training_images(tmp_path: Path) -> None:
+    data = toy_data((3, 32, 32), n=40)
+    extractor = make_extractor("conv-normalised", data.shape, pretrain(data, tmp_path / "weights", **HOW))
+    x = data.x_train.double() / 255
+    normalisation = extractor[0]  # type: ignore[index]
+    assert isinstance(normalisation, ChannelNormalisation)
+    torch.testing.assert_close(normalisation.mean.flatten(), x.mean((0, 2, 3)).float())
+    torch.testing.assert_close(normalisation.std.flatten(), x.std((0, 2, 3), correction=0).float())
+    shown = normalisation(x.float())
+    torch.testing.assert_close(shown.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_floats_and_a_constant_channel() -> None:
+    x = torch.rand(2500, 2, 4, 4)
+    x[:, 1] = 0.5
+    normalisation = ChannelNormalisation(2)
+    normalisation.measure(x)
+    torch.testing.assert_close(normalisation.mean.flatten(), torch.tensor([float(x[:, 0].mean()), 0.5]))
+    assert normalisation(x)[:, 1].abs().max() < 1e-6
+    before, after = conv_features((3, 32, 32)), normalised_conv_features((3, 32, 32))
+    assert len(after) == len(before) + 1
+
+
+def test_one_clear_error_before_anything_is_trained(tmp_path: Path) -> None:
+    data = toy_data((3, 32, 32), n=8)
+    with pytest.raises(ConfigError, match="is a folder"):
+        pretrain(data, tmp_path)
+    with pytest.raises(ConfigError, match="Did you mean 'conv'"):
+        pretrain(data, tmp_path / "x", extractor="cnv")
+    for classes in ([], [-1], [data.n_classes]):
+        with pytest.raises(ConfigError, match=r"expected some of 0\.\."):
+            pretrain(data, tmp_path / "x", classes=classes)
+    (tmp_path / "x.unfinished").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError):
+        pretrain(data, tmp_path / "x", **HOW)
