@@ -6,7 +6,7 @@ top of them share with these stands here too: the rows, split MNIST, the two cho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ ROWS: dict[str, Row] = {
     "DGR + distillation": Row("generative-replay", {"targets": "soft"}),
     "RtF": Row("brain-inspired-replay", {"conditional": False, "gating": 0.0}),
     "BI-R": Row("brain-inspired-replay"),
+    "BI-R + SI": Row("brain-inspired-replay-si"),
     "ER (100 / class)": Row("er"),
     "A-GEM": Row("a-gem"),
 }
@@ -110,7 +111,7 @@ PRESETS: dict[str, Preset] = {
             ),
             _SUMMED,
         ),
-        without=("BI-R",),
+        without=("BI-R", "BI-R + SI"),
     ),
     "2019": Preset(
         "three scenarios for continual learning",
@@ -137,7 +138,7 @@ PRESETS: dict[str, Preset] = {
             }
         ),
         notes=(_SUMMED,),
-        without=("BI-R", "RtF"),
+        without=("BI-R", "BI-R + SI", "RtF"),
     ),
     "2022": Preset(
         "three types of incremental learning",
@@ -174,18 +175,50 @@ PRESETS: dict[str, Preset] = {
                         "brain-inspired-replay": {"gating": by(0.0, 0.5, 0.7), "squared": False},
                     },
                 ),
+                "split-cifar100": Column(
+                    5000,
+                    256,
+                    {"hidden": (2000, 2000), "lr": 1e-4},
+                    {"tasks": 10, "class_order": "random", "active_units": "all"},
+                    {
+                        "ewc": {"lam": by(1e3, 1e3, 1e2)},
+                        "si": {"c": by(1e2, 5e2, 5.0)},
+                        "xdg": {"share": 0.85},
+                        "lwf": {"weighting": "sum"},
+                        "er": {"per_class": 100},
+                        "a-gem": {"per_class": 100},
+                        "generative-replay": {"targets": "hard"},
+                        "brain-inspired-replay": {"gating": by(0.0, 0.5, 0.7), "squared": False},
+                    },
+                ),
             }
         ),
         notes=(
             ("online EWC is not in the paper: on split MNIST it has the method's default strength", ("online-ewc",)),
             ("on permuted MNIST online EWC, which is not in the paper, has the strength of EWC", ("online-ewc",)),
         ),
-        without=("DGR + distillation", "RtF"),
+        without=("DGR + distillation", "RtF", "BI-R + SI"),
     ),
 }
 
 LONG: dict[str, Any] = {"tasks": 100, "test_samples": 1000}
 LONG_TESTS = ("accuracies are those of 1000 random test images for each permutation",)
+
+CIFAR10: dict[str, Any] = {"extractor": "conv-normalised", "weights": "cifar10.safetensors"}
+"""What the papers put before every method on CIFAR-100: convolutions that have learned CIFAR-10, then frozen."""
+
+
+def split_cifar100(summary: str, presets: tuple[str, ...], rows: Collection[str], scenario: str = "class") -> Recipe:
+    """Split CIFAR-100 as published: every method learns the features that the frozen convolutions make of the images."""
+    return Recipe(
+        summary,
+        "split-cifar100",
+        presets,
+        {name: ROWS[name]._replace(stream=CIFAR10) for name in rows},
+        scenarios=(scenario,),
+        paper_seeds=10,
+    )
+
 
 RECIPES: dict[str, Recipe | Study] = {
     "split-mnist": Recipe(
@@ -218,5 +251,16 @@ RECIPES: dict[str, Recipe | Study] = {
         {"LwF": ROWS["LwF"], "LwF, summed": Row("lwf", {"averaged": False})},
         paper_seeds=20,
         axis="variant",
+    ),
+    "split-cifar100": split_cifar100(
+        "split CIFAR-100 (10 tasks of 10 classes), every method behind convolutions that learned CIFAR-10",
+        ("2022",),
+        ("None", "Joint", "EWC", "SI", "LwF", "ER (100 / class)", "BI-R"),
+    ),
+    "split-cifar100-task": split_cifar100(
+        "split-cifar100 with the task known: XdG can take part",
+        ("2022",),
+        ("None", "Joint", "SI", "XdG", "BI-R"),
+        scenario="task",
     ),
 }

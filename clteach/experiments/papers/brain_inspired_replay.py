@@ -273,6 +273,11 @@ RECIPES: dict[str, Recipe | Study] = {
             *LONG_TESTS,
         ),
     ),
+    "brain-inspired-replay-split-cifar100": baselines.split_cifar100(
+        "brain-inspired replay, alone and with SI, on split CIFAR-100 behind convolutions that learned CIFAR-10",
+        ("2020",),
+        ("BI-R", "BI-R + SI"),
+    ),
     "brain-inspired-replay-cifar100": _cifar100(
         "split CIFAR-100, 80 classes in 10 tasks, every method behind convolutions that were trained on the other 20",
         "class",
