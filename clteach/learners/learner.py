@@ -260,9 +260,13 @@ class Learner(nn.Module):
 
     def diverged(self, what: str) -> DivergedError:
         """The error for a training that blew up; `what` says how it shows."""
+        given = {
+            each.name: getattr(self.cfg, each.name) for each in dataclasses.fields(self.cfg) if each.name.endswith("lr")
+        }
+        rates = " and ".join(f"{name}={rate:g}" for name, rate in given.items() if rate is not None)
         return DivergedError(
             f"{self.name}, seed {self.seed}: training diverged, {what}. Expected numbers: choose a smaller learning rate "
-            f"than lr={self.cfg.lr:g}, or a weaker penalty where the method has one."
+            f"than {rates}, or a weaker penalty where the method has one."
         )
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clteach.data.streams import split
 from clteach.data.tasks import Stream
-from clteach.errors import ConfigError
+from clteach.errors import ConfigError, DivergedError
 from clteach.learners.learner import Phase, choices
 from clteach.learners.replay import imitation_loss
 from clteach.methods import METHODS, build
@@ -212,3 +212,9 @@ def test_the_hypernetworks_dreams_are_of_the_task_asked_for() -> None:
     after = model.sample(3, generator(0), tasks=tasks)
     assert before.shape == (3, *stream.spec.shape)
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]
+
+
+def test_a_training_that_diverges_names_both_learning_rates() -> None:
+    stream = split(toy_data(), "class", tasks=2)
+    with pytest.raises(DivergedError, match=r"than lr=0\.001 and generator_lr=1e\+06, or"):
+        train("dream-replay", stream, steps=30, batch_size=8, hidden=(8,), generator_lr=1e6, device="cpu")
