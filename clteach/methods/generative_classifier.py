@@ -85,6 +85,12 @@ class GenerativeClassifier(Generator):
         self.register_buffer("eps", torch.randn(self.cfg.samples, self.cfg.z, generator=generator(seed, "importance")))
         self.register_buffer("units", spec.task_units())
 
+    def vae(self, c: int) -> VAE:
+        """The generator of class c."""
+        found = self.vaes[c]
+        assert isinstance(found, VAE)
+        return found
+
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         return {"eps": torch.randn(n, self.cfg.z, generator=rng, device=rng.device)}
 
@@ -95,7 +101,7 @@ class GenerativeClassifier(Generator):
 
     def class_loss(self, c: int, batch: Batch, eps: Tensor) -> Tensor:
         """() mean negative ELBO of the VAE of class c over the batch's samples of that class, in nats; 0 without any."""
-        decoded, mean, logvar = self.vaes[c](batch.x, eps)
+        decoded, mean, logvar = self.vae(c)(batch.x, eps)
         nll = (gaussian_nll if self.of_features else bernoulli_nll)(decoded, batch.x)
         # L_c = -log p(x|z) + KL(q(z|x) ‖ p(z)), z ~ q(z|x), over the x with y = c; a mask keeps the shapes fixed
         mine = (batch.y == c).float()
@@ -109,8 +115,8 @@ class GenerativeClassifier(Generator):
     def log_likelihood(self, x: Tensor) -> Tensor:
         """(B, n_out) log p(x|c) of inputs x (B, *shape) under the VAE of each class, in nats, estimated with S samples."""
         x = x.flatten(1)
-        encoders = stacked([vae.encoder for vae in self.vaes])
-        decoders = stacked([vae.decoder for vae in self.vaes])
+        vaes = [self.vae(c) for c in range(self.spec.n_out)]
+        encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
         n = max(1, AT_ONCE // (self.spec.n_out * len(self.eps) * x.shape[1]))  # images at a time
         return torch.cat([self._log_likelihood(part, encoders, decoders) for part in x.split(n)])
 
@@ -152,8 +158,8 @@ class GenerativeClassifier(Generator):
             classes = torch.multinomial(candidates.float(), 1, generator=rng).squeeze(1)
         z = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
         x = torch.empty(n, *self.spec.shape, device=rng.device)
-        for c, vae in enumerate(self.vaes):
-            x[classes == c] = vae.sample(z[classes == c])
+        for c in range(self.spec.n_out):
+            x[classes == c] = self.vae(c).sample(z[classes == c])
         return x
 
 

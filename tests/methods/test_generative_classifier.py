@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from clteach.errors import ConfigError
 from clteach.learners.learner import Phase
 from clteach.methods import build
 from clteach.methods.generative_classifier import GenerativeClassifier, sum_softplus_
-from clteach.models.vae import VAE, bernoulli_nll, kl_standard_normal
+from clteach.models.vae import bernoulli_nll, kl_standard_normal
 from clteach.seeding import generator
 from clteach.training.learner_checks import quick, toy_data
 from clteach.training.loop import train
@@ -30,12 +29,6 @@ def classifier(spec: Spec, **settings: object) -> GenerativeClassifier:
     learner = build("generative-classifier", spec, **settings)
     assert isinstance(learner, GenerativeClassifier)
     return learner
-
-
-def vae(learner: GenerativeClassifier, c: int) -> VAE:
-    found = learner.vaes[c]
-    assert isinstance(found, VAE)
-    return found
 
 
 def linear_vae(posterior: str, samples: int) -> tuple[GenerativeClassifier, Tensor, Tensor]:
@@ -56,7 +49,7 @@ def linear_vae(posterior: str, samples: int) -> tuple[GenerativeClassifier, Tens
         for c in range(2):
             W = torch.linalg.qr(torch.randn(7, 3, generator=rng))[0] * torch.tensor([0.5, 1.0, 2.0])
             b = torch.randn(7, generator=rng)
-            decoder, encoder = vae(learner, c).decoder[-1], vae(learner, c).encoder[-1]
+            decoder, encoder = learner.vae(c).decoder[-1], learner.vae(c).encoder[-1]
             decoder.get_parameter("weight").copy_(W)
             decoder.get_parameter("bias").copy_(b)
             # p(z|x) = N(S Wᵀ(x - b), S) with S = (I + WᵀW)⁻¹, which is diagonal here
@@ -95,7 +88,7 @@ def test_likelihood_of_pixels_against_the_integral() -> None:
     x = STREAM[0].test.batch(torch.arange(3)).x
     grid = torch.linspace(-8, 8, 4001)
     for c in range(6):
-        logits = vae(learner, c).decode(grid[:, None])
+        logits = learner.vae(c).decode(grid[:, None])
         for i in range(3):
             log_p = -bernoulli_nll(logits, x[i].expand(len(grid), *x.shape[1:])) + Normal(0.0, 1.0).log_prob(grid)
             exact = float(log_p.logsumexp(0)) + math.log(16 / 4000)
@@ -111,13 +104,13 @@ def test_likelihood_against_a_loop() -> None:
     found = learner.log_likelihood(x)
     for i in range(4):
         for c in range(6):
-            mean, logvar = vae(learner, c).encode(x[i : i + 1])
+            mean, logvar = learner.vae(c).encode(x[i : i + 1])
             q = Independent(Normal(mean[0], (0.5 * logvar[0]).exp()), 1)
             prior = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
             weights = []
             for eps in learner.eps:
                 z = mean[0] + (0.5 * logvar[0]).exp() * eps
-                decoder = Independent(Bernoulli(logits=vae(learner, c).decode(z[None])[0], validate_args=False), 1)
+                decoder = Independent(Bernoulli(logits=learner.vae(c).decode(z[None])[0], validate_args=False), 1)
                 weights.append(decoder.log_prob(x[i].flatten()) + prior.log_prob(z) - q.log_prob(z))
             expected = torch.stack(weights).logsumexp(0) - math.log(6)
             torch.testing.assert_close(found[i, c], expected)
@@ -142,7 +135,7 @@ def test_the_loss_is_each_class_s_own_elbo() -> None:
     for c in STREAM.spec.units[1]:
         mine = batch.y == c
         assert 0 < int(mine.sum()) < 5
-        logits, mean, logvar = vae(learner, c)(batch.x[mine], noise["eps"][mine])
+        logits, mean, logvar = learner.vae(c)(batch.x[mine], noise["eps"][mine])
         expected += float((bernoulli_nll(logits, batch.x[mine]) + kl_standard_normal(mean, logvar)).mean())
     assert float(learner.loss(batch, noise)["elbo"]) == pytest.approx(expected, rel=1e-5)
     # A class without a sample in the batch adds nothing.
@@ -193,4 +186,4 @@ def test_settings() -> None:
             classifier(STREAM.spec, **{name: 0})
     for scenario in ("task", "domain"):
         with pytest.raises(ConfigError, match=f"generative-classifier does not support the scenario '{scenario}'"):
-            classifier(replace(split(toy_data(), scenario, tasks=2).spec))
+            classifier(split(toy_data(), scenario, tasks=2).spec)
