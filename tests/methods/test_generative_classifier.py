@@ -95,9 +95,10 @@ def test_likelihood_of_pixels_against_the_integral() -> None:
             assert float(learner.log_likelihood(x)[i, c]) == pytest.approx(exact, abs=0.02)
 
 
-def test_likelihood_against_a_loop() -> None:
+@pytest.mark.parametrize("observation", ["trained", "gaussian"])
+def test_likelihood_against_a_loop(observation: str) -> None:
     """Image by image, class by class, sample by sample, with PyTorch's distributions."""
-    learner = classifier(STREAM.spec, hidden=(9, 5), z=3, samples=6)
+    learner = classifier(STREAM.spec, hidden=(9, 5), z=3, samples=6, observation=observation)
     for parameter in learner.parameters():
         parameter.data.mul_(3)  # so that classes and samples differ
     x = STREAM[0].test.batch(torch.arange(4)).x
@@ -110,7 +111,9 @@ def test_likelihood_against_a_loop() -> None:
             weights = []
             for eps in learner.eps:
                 z = mean[0] + (0.5 * logvar[0]).exp() * eps
-                decoder = Independent(Bernoulli(logits=learner.vae(c).decode(z[None])[0], validate_args=False), 1)
+                logits = learner.vae(c).decode(z[None])[0]
+                pixels = Bernoulli(logits=logits, validate_args=False)
+                decoder = Independent(pixels if observation == "trained" else Normal(logits.sigmoid(), 1.0), 1)
                 weights.append(decoder.log_prob(x[i].flatten()) + prior.log_prob(z) - q.log_prob(z))
             expected = torch.stack(weights).logsumexp(0) - math.log(6)
             torch.testing.assert_close(found[i, c], expected)

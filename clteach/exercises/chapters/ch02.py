@@ -47,8 +47,7 @@ def loss(reconstruction: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Ten
 
 
 def kl_is_right(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by its values, not by its "
-    "code."""
+    """Is `candidate`(mean, logvar), each (B, z), the KL divergence from N(0, I)? Decide by its values, not by its code."""
     ### BEGIN SOLUTION
     rng = torch.Generator().manual_seed(0)
     mean, logvar = torch.randn(8, 3, generator=rng), torch.randn(8, 3, generator=rng)

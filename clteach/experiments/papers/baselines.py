@@ -163,7 +163,12 @@ PRESETS: dict[str, Preset] = {
                         "er": {"per_class": 100},
                         "a-gem": {"per_class": 100},
                         "icarl": {"per_class": 100, "temperature": 2.0},
-                        "generative-classifier": {"hidden": (85, 85), "z": 5, "samples": 100},
+                        "generative-classifier": {
+                            "hidden": (85, 85),
+                            "z": 5,
+                            "samples": 100,
+                            "observation": "gaussian",
+                        },
                         "generative-replay": {"targets": "hard"},
                         "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1), "squared": False},
                     },
