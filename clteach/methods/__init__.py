@@ -15,11 +15,13 @@ from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
+from clteach.methods.generative_classifier import GenerativeClassifier
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
 from clteach.methods.hypernetwork_replay import HypernetworkR
 from clteach.methods.hypernetwork_tir import HypernetworkTIR
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
+from clteach.methods.icarl import ICaRL
 from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.multiband_vae import MultibandVAE
@@ -42,6 +44,7 @@ def register(cls: L) -> L:
 
 for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
+    *(ICaRL, GenerativeClassifier),
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
     *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
     *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN, HypernetworkVAE),

@@ -51,6 +51,8 @@ STYLES: dict[str, Style] = {
     "si-xdg": Style("SI + XdG", SKY, ":", "D"),
     "er": Style("experience replay", ORANGE, "-", "o"),
     "a-gem": Style("A-GEM", ORANGE, "--", "s"),
+    "icarl": Style("iCaRL", ORANGE, ":", "D"),
+    "generative-classifier": Style("generative classifier", BROWN, ":", "D"),
     "generative-replay": Style("generative replay", GREEN, "-", "o"),
     "brain-inspired-replay": Style("brain-inspired replay", RED, "-", "o"),
     "brain-inspired-replay-si": Style("brain-inspired replay + SI", RED, "--", "s"),

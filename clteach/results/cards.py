@@ -22,6 +22,8 @@ from clteach.results.footprint import (
 # ------------------------------------------------------------------------------------------------------------ the cards
 
 CHAPTERS = {
+    "generative_classifier": "02_latent_space",
+    "icarl": "04_generative_replay",
     "vae_generators": "03_multiband_vae",
     "multiband_vae": "03_multiband_vae",
     "generative_replay": "04_generative_replay",

@@ -95,6 +95,7 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
             "return -T ** 2 * (p_old * log_p).sum(-1).mean()",
         ],
         "02.kl": ["return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1)"],
+        "02.posterior": ["return (log_p + counts.log()).softmax(-1)"],
         "02.loss": [
             "error = (reconstruction - x).square().sum(-1)",
             "price = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(-1)",
@@ -194,6 +195,9 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
             "return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes)]",
             "return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=False)]",
         ],
+    },
+    "there are as many numbers of one kind as of the other": {
+        "02.log_likelihood": ["return torch.logsumexp(log_joint - log_q, 0) - math.log(len(log_joint))"],
     },
     "where both probabilities are equal, the loss is the same with D = m and with D = 0": {
         "07.value": ["D = m * (p_data <= p_g)"],

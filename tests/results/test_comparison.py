@@ -101,6 +101,22 @@ def test_records_are_put_together(three_records: None) -> None:
         collected("split-cifar10")
 
 
+def test_recalled_numbers_have_a_question_mark_and_no_verdict(three_records: None, tmp_path: Path) -> None:
+    file = tmp_path / "b_full.json"
+    record = json.loads(file.read_text())
+    herded = {**record["cells"][1], "row": "iCaRL", "method": "icarl"}
+    file.write_text(json.dumps({**record, "cells": [*record["cells"], herded]}))
+    paper = agreement.published("split-mnist", "2022", "iCaRL", "class", recalled=True)
+    assert paper is not None and agreement.published("split-mnist", "2022", "iCaRL", "class") is None
+    page = comparison.beside_paper("split-mnist", "2022")
+    assert f"| iCaRL | 30.0 ± 1.0 ({paper['mean']:.1f}?) |" in page
+    assert "1 of 1 published cells agree. ?: recalled, not looked up" in page
+    herded["stream"] = {"tasks": 5, "active_units": "seen", "fingerprint": "f"}
+    file.write_text(json.dumps({**record, "cells": [*record["cells"], herded]}))
+    page = comparison.beside_paper("split-mnist", "2022")
+    assert "| iCaRL | 30.0 ± 1.0 |" in page and "recalled" not in page
+
+
 def test_published_errors_stand_where_no_costs_do() -> None:
     table = collected("split-mnist")
     table = table[(table["preset"] == "2022") & (table["row"] == "EWC")]

@@ -37,6 +37,14 @@ def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any)
         ("ewc", {}, (0, 2 * 4 * NETWORK + 4, 0)),  # curvature, centre and the constant of the penalty
         ("si", {}, (0, 5 * 4 * NETWORK + 4, 0)),  # and ω, Ω, the weights at the task's start
         ("lwf", {}, (0, 0, 4 * NETWORK)),  # a copy of the network, during a task alone
+        # the exemplars; which units are whose, which places are filled, and the exemplars' share; a copy of the network
+        ("icarl", {"per_class": 3}, (30 * (64 + 16), 5 * 10 + 30 + 4, 4 * NETWORK)),
+        # a VAE for each of ten classes instead of the network, the noise, and which units are whose
+        (
+            "generative-classifier",
+            {"z": 3},
+            (0, 10 * 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64) + 4 * 300 + 5 * 10 - 4 * NETWORK, 0),
+        ),
     ],
 )
 def test_bytes_are_those_of_the_closed_form(
@@ -89,7 +97,7 @@ def test_who_keeps_data() -> None:
             super().__init__(spec, cfg, seed)
             self.box = Memory(spec, 2)
 
-    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == {"joint", "er", "a-gem", "vae-joint"}
+    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == {"joint", "er", "a-gem", "icarl", "vae-joint"}
     assert keeps_data(Boxed)
 
 

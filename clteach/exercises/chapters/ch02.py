@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -66,6 +67,27 @@ def traverse(z: Tensor, dimension: int, values: Tensor) -> Tensor:
     ### END SOLUTION
 
 
+def log_likelihood(log_joint: Tensor, log_q: Tensor) -> Tensor:
+    """(B,) the estimate of log p(x) from S samples z_s ~ q(z|x) of each image, in nats.
+
+    log_joint (S, B): log p(x|z_s) + log p(z_s). log_q (S, B): log q(z_s|x).
+    """
+    ### BEGIN SOLUTION
+    return torch.logsumexp(log_joint - log_q, 0) - math.log(len(log_q))
+    ### END SOLUTION
+
+
+def posterior(log_p: Tensor, counts: Tensor) -> Tensor:
+    """(B, K) the probability p(c|x) of every class, by Bayes' rule.
+
+    log_p (B, K): log p(x|c) of each image. counts (K,): how many training images of each class there were so far, 0 for a
+    class that is still to come.
+    """
+    ### BEGIN SOLUTION
+    return (log_p + counts.log()).softmax(1)
+    ### END SOLUTION
+
+
 def _clouds(rng: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
     return {
         "a cloud that is the prior": (torch.zeros(1, 2), torch.zeros(1, 2)),
@@ -102,6 +124,30 @@ def _walks(rng: torch.Generator) -> Cases:
         "three values of the first number": (torch.tensor([5.0, 6.0, 7.0]), 0, torch.tensor([-1.0, 0.0, 1.0])),
         "two values of the last number": (torch.tensor([0.5, -0.5]), 1, torch.tensor([2.0, 3.0])),
         "eleven values in ten dimensions": (torch.randn(10, generator=rng), 4, torch.linspace(-2.5, 2.5, 11)),
+    }
+
+
+def _weights(rng: torch.Generator) -> Cases:
+    def drawn(s: int, b: int, level: float) -> tuple[Tensor, Tensor]:
+        return level + 3 * torch.randn(s, b, generator=rng), -4 + torch.randn(s, b, generator=rng)
+
+    return {
+        "two samples of one image": (torch.tensor([[-7.0], [-9.0]]), torch.tensor([[-2.0], [-5.0]])),
+        "one sample of three images": drawn(1, 3, -8.0),
+        "five samples of four images": drawn(5, 4, -8.0),
+        "100 samples of three images of many pixels": drawn(100, 3, -550.0),
+    }
+
+
+def _bayes(rng: torch.Generator) -> Cases:
+    return {
+        "two classes, seen equally often": (torch.tensor([[-3.0, -4.0]]), torch.tensor([50.0, 50.0])),
+        "two classes, one of them rare": (torch.tensor([[-3.0, -4.0], [-5.0, -3.5]]), torch.tensor([10.0, 90.0])),
+        "a class that is still to come": (torch.tensor([[-6.0, -5.0, -4.0]]), torch.tensor([20.0, 20.0, 0.0])),
+        "images of many pixels, five classes": (
+            -550 + 3 * torch.randn(4, 5, generator=rng),
+            torch.tensor([30.0, 60.0, 10.0, 0.0, 0.0]),
+        ),
     }
 
 
@@ -422,5 +468,121 @@ EXERCISES = (
             ),
         ),
         "Compare with `torch.distributions.kl_divergence` on random clouds, values *and* shape.",
+    ),
+    Exercise(
+        "02.log_likelihood",
+        "How probable is this image?",
+        2,
+        "To classify by likelihood one needs $\\log p(x)$ itself, not its lower bound. Write the estimate from $S$ "
+        "samples of "
+        "the encoder, $\\log \\frac1S \\sum_s p(x|z_s)\\, p(z_s) / q(z_s|x)$. You are given logarithms, and for "
+        "real images they "
+        "are so low that their exponentials are 0.",
+        log_likelihood,
+        _weights,
+        (
+            Mistake(
+                "mean of the logarithms",
+                lambda log_joint, log_q: (log_joint - log_q).mean(0),
+                "This is the ELBO, the mean of the logarithms. The logarithm of the *mean* is asked for, which is "
+                "never less.",
+            ),
+            Mistake(
+                "no division by S",
+                lambda log_joint, log_q: torch.logsumexp(log_joint - log_q, 0),
+                "A sum over the samples, not their mean: every further sample would make the image more probable. "
+                "Subtract "
+                "log S.",
+            ),
+            Mistake(
+                "divided after the logarithm",
+                lambda log_joint, log_q: torch.logsumexp(log_joint - log_q, 0) / len(log_q),
+                "The division by S stands inside the logarithm. Outside it becomes - log S.",
+            ),
+            Mistake(
+                "exponentials of large negative numbers",
+                lambda log_joint, log_q: (log_joint - log_q).exp().mean(0).log(),
+                "Right on paper, but the exponential of -550 is 0 in a computer, and its logarithm -∞. "
+                "`torch.logsumexp` takes "
+                "the largest one out first.",
+            ),
+            Mistake(
+                "weights forgotten",
+                lambda log_joint, log_q: torch.logsumexp(log_joint, 0) - math.log(len(log_q)),
+                "The samples come from q, not from the prior. Each must be divided by q(z|x), or codes that q "
+                "likes count "
+                "too often.",
+            ),
+            Mistake(
+                "weights upside down",
+                lambda log_joint, log_q: torch.logsumexp(log_q - log_joint, 0) - math.log(len(log_q)),
+                "The fraction is upside down: what is probable belongs above the line.",
+            ),
+            Mistake(
+                "mean over the images",
+                lambda log_joint, log_q: torch.logsumexp(log_joint - log_q, 1) - math.log(log_q.shape[1]),
+                "Summed over the images of the batch. The samples s are along dimension 0; one number per image is "
+                "asked for.",
+            ),
+        ),
+        "The logarithm of a sum of exponentials is `torch.logsumexp`. A factor 1/S becomes - log S.",
+    ),
+    Exercise(
+        "02.posterior",
+        "Turn likelihoods round",
+        2,
+        "Every class has a model of its own, which says how probable an image is *if* it is of that class. Bayes' "
+        "rule turns it "
+        "round: $p(c|x) \\propto p(x|c)\\, p(c)$. Take for the prior $p(c)$ the share of the class in the training "
+        "images so far. "
+        "A class that is still to come cannot be an answer.",
+        posterior,
+        _bayes,
+        (
+            Mistake(
+                "no prior",
+                lambda log_p, counts: log_p.softmax(1),
+                "The likelihoods alone. A class that was seen nine times as often is nine times as probable before "
+                "one looks, "
+                "and one that was never seen is impossible.",
+            ),
+            Mistake(
+                "count instead of its logarithm",
+                lambda log_p, counts: (log_p + counts).softmax(1),
+                "A likelihood is *multiplied* by the prior. Among logarithms that is a sum with the logarithm of "
+                "the count.",
+            ),
+            Mistake(
+                "exponentials of large negative numbers",
+                lambda log_p, counts: log_p.exp() * counts / (log_p.exp() * counts).sum(1, keepdim=True),
+                "The exponential of -550 is 0 in a computer, and 0 / 0 is not a number. Stay with logarithms; "
+                "`softmax` takes "
+                "the largest one out first.",
+            ),
+            Mistake(
+                "impossible classes at 0",
+                lambda log_p, counts: (log_p * (counts > 0)).softmax(1),
+                "A log-likelihood of 0 is p = 1, better than any real one: the classes to come win. Impossible is -∞.",
+            ),
+            Mistake(
+                "over the images",
+                lambda log_p, counts: (log_p + counts.log()).softmax(0),
+                "The classes compete for an image, not the images for a class: the sum over each row is 1.",
+            ),
+            Mistake(
+                "per pixel",
+                lambda log_p, counts: (log_p / 64 + counts.log()).softmax(1),
+                "The log-likelihood was divided by the number of pixels. That is a habit of losses; in Bayes' rule "
+                "it makes "
+                "every image look undecided.",
+            ),
+            Mistake(
+                "one winner",
+                lambda log_p, counts: (log_p + counts.log() == (log_p + counts.log()).amax(1, keepdim=True)).float(),
+                "This is the answer, the most probable class. Asked for is how probable every class is.",
+            ),
+        ),
+        "In logarithms the rule is a sum, and dividing by the sum over all classes is what `softmax` does. log 0 = "
+        "-∞ is welcome.",
     ),
 )

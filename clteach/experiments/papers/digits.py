@@ -37,6 +37,7 @@ _DIGITS = Column(
         "si": {"c": by(100.0, 100.0, 10.0)},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
+        "generative-classifier": {"hidden": (50, 50)},
         "brain-inspired-replay": {"gating": by(None, None, 0.3)},
         "brain-inspired-replay-si": {"gating": by(None, None, 0.3), "c": by(100.0, 100.0, 10.0)},
         "hypernetwork": _HNET_DIGITS,

@@ -1,0 +1,203 @@
+r"""Generative classifier: one generator per class, and an image belongs to the class that explains it best.
+
+Van de Ven, Li & Tolias 2021. Every other method here learns p(y|x) with one network, so each new class moves the weights
+that the old ones need. This one learns p(x|y), a variational auto-encoder for each class, and classifies by Bayes' rule
+with equal priors,
+
+$$\hat y(x) = \arg\max_c\, \log p(x \,|\, y = c).$$
+
+The VAE of a class is trained on samples of that class alone, and never again. Nothing is forgotten because nothing is
+shared, and no class has to be told from another while it is learned: in Class-IL, where they never meet, that is what the
+others lack. It costs a network per class, and a prediction asks them all.
+
+The likelihood $p(x|c) = \int p(x|z)\, p(z)\, dz$ has no closed form. It is estimated with S samples $z_s \sim q(z|x)$ of the
+encoder, each weighed by how much rarer it is under the prior (importance sampling; Burda et al. 2016):
+
+$$\log p(x|c) \approx \log \frac1S \sum_s \frac{p(x|z_s)\, p(z_s)}{q(z_s|x)}, \qquad
+  z_s = \mu(x) + \sigma(x)\, \varepsilon_s.$$
+
+For any S this is a lower bound in expectation, and it is exact where q(z|x) is the true posterior. The noise $\varepsilon_s$
+is drawn once, with the weights, and is the same for all images and classes: so an image's answer does not depend on what is
+asked beside it, and the differences between classes are less noisy than the likelihoods.
+
+The paper trains one class after the other, 1000 steps with a batch of that class each. Here every batch of a task is
+divided among the task's classes: in a task of two, 2000 steps with about half a batch for each. On an encoded stream
+(`clteach.data.extractors`) the decoder gives the mean of a Gaussian with variance 1 instead of probabilities of pixels.
+The published code trains with probabilities of pixels and yet classifies with a Gaussian of variance 1 around the decoded
+image, another model than the one that was learned; `observation` chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clteach.data.tasks import Batch, Spec
+from clteach.learners.learner import Generator, Losses, NetMaker, Noise
+from clteach.learners.optim import adam
+from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
+from clteach.seeding import generator, seeded
+from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
+
+Layers = list[tuple[Tensor, Tensor]]
+"""The linear layers of K networks: weights (K, n_in, n_out) and biases (K, 1, n_out)."""
+AT_ONCE = 1_600_000
+"""Decoded values that a prediction holds at a time: what a processor's cache holds."""
+
+
+class GenerativeClassifier(Generator):
+    """A VAE per class, and classification by likelihood (van de Ven, Li & Tolias 2021)."""
+
+    name = "generative-classifier"
+    summary = "a VAE per class; classify by the largest likelihood (van de Ven 2021)"
+    scenarios = ("class",)
+    needs = "it has a generator for every class, and in the other scenarios classes share their output units"
+
+    @dataclass(frozen=True)
+    class Config(Generator.Config):
+        """The generative classifier's settings."""
+
+        hidden: tuple[int, ...] = (85, 85)
+        """units of the hidden layers of each class's encoder (ReLU), mirrored in its decoder"""
+        z: int = 5
+        """latent dimensions of each class's VAE"""
+        samples: int = 100
+        """importance samples S that a likelihood is estimated with"""
+        observation: Literal["trained", "gaussian"] = "trained"
+        """p(x|z) in the likelihood that classifies: as in training, or a Gaussian of variance 1 around the image (2022)"""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            within("generative-classifier", 1, MOST_UNITS, z=self.z)
+            within("generative-classifier", 1, MOST_SAMPLES, samples=self.samples)
+
+    eps: Tensor  # (S, z) the noise of the importance samples
+    units: Tensor  # (n_tasks, n_out) bool, the classes of each task
+
+    def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
+        super().__init__(spec, cfg, seed, net)
+        self.of_features = spec.encoded_from is not None
+        kind = FeatureVAE if self.of_features else VAE
+        with seeded(seed, "vaes"):
+            self.vaes = nn.ModuleList(kind(spec.shape, self.cfg.hidden, self.cfg.z) for _ in range(spec.n_out))
+        self.opts["vaes"] = adam(self.vaes.parameters(), self.cfg.lr)
+        self.register_buffer("eps", torch.randn(self.cfg.samples, self.cfg.z, generator=generator(seed, "importance")))
+        self.register_buffer("units", spec.task_units())
+
+    def vae(self, c: int) -> VAE:
+        """The generator of class c."""
+        found = self.vaes[c]
+        assert isinstance(found, VAE)
+        return found
+
+    def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"eps": torch.randn(n, self.cfg.z, generator=rng, device=rng.device)}
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        # The VAEs of other tasks are not asked, so they get no gradient and Adam leaves them as they are.
+        losses = [self.class_loss(c, batch, noise["eps"]) for c in self.spec.units[self.t]]
+        return {"elbo": torch.stack(losses).sum()}
+
+    def class_loss(self, c: int, batch: Batch, eps: Tensor) -> Tensor:
+        """() mean negative ELBO of the VAE of class c over the batch's samples of that class, in nats; 0 without any."""
+        decoded, mean, logvar = self.vae(c)(batch.x, eps)
+        nll = (gaussian_nll if self.of_features else bernoulli_nll)(decoded, batch.x)
+        # L_c = -log p(x|z) + KL(q(z|x) ‖ p(z)), z ~ q(z|x), over the x with y = c; a mask keeps the shapes fixed
+        mine = (batch.y == c).float()
+        return ((nll + kl_standard_normal(mean, logvar)) * mine).sum() / mine.sum().clamp_min(1)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        # log p(y = c | x) = log p(x | y = c) + const with equal priors, so likelihoods are logits
+        return self.log_likelihood(x)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """(B, n_out) log p(x|c) of inputs x (B, *shape) under the VAE of each class, in nats, estimated with S samples."""
+        x = x.flatten(1)
+        vaes = [self.vae(c) for c in range(self.spec.n_out)]
+        encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
+        n = max(1, AT_ONCE // (self.spec.n_out * len(self.eps) * x.shape[1]))  # images at a time
+        return torch.cat([self._log_likelihood(part, encoders, decoders) for part in x.split(n)])
+
+    def _log_likelihood(self, x: Tensor, encoders: Layers, decoders: Layers) -> Tensor:
+        """(B, n_out) as `log_likelihood`, all B inputs (B, P), classes and samples at once."""
+        k, (b, p), (s, d) = self.spec.n_out, x.shape, self.eps.shape
+        mean, logvar = run(encoders, x.expand(k, b, p)).chunk(2, dim=2)  # (K, B, z)
+        # z_s = μ + σ ε_s
+        z = mean[:, :, None] + (0.5 * logvar).exp()[:, :, None] * self.eps  # (K, B, S, z)
+        decoded = run(decoders, z.view(k, b * s, d)).view(k, b, s, p)
+        # log p(z) - log q(z|x) = ½ Σ_j (ε_j² + log σ_j² - z_j²): the constants are the same and cancel
+        log_w = 0.5 * (self.eps.square() + logvar[:, :, None] - z.square()).sum(3)  # (K, B, S)
+        if self.cfg.observation == "gaussian" and not self.of_features:
+            decoded.sigmoid_()  # the decoded image is the mean
+        log_w += (decoded @ x[..., None]).squeeze(3)
+        if self.cfg.observation == "gaussian" or self.of_features:
+            # log p(x|z) = x·m - ½ m·m - ½ x·x - (P/2) log 2π, with the mean m
+            log_w -= 0.5 * decoded.square_().sum(3)
+            log_w -= 0.5 * (x.square().sum(1)[:, None] + p * math.log(2 * math.pi))
+        else:
+            # log p(x|z) = x·l - Σ_i log(1 + exp l_i), with the logits l
+            log_w -= sum_softplus_(decoded)
+        # log p(x|c) ≈ log 1/S Σ_s p(x|z_s) p(z_s) / q(z_s|x)
+        return (log_w.logsumexp(2) - math.log(s)).T
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, classes: Tensor | None = None, tasks: Tensor | None = None
+    ) -> Tensor:
+        """(n, *shape) samples, in [0, 1] where they are images, of given classes (n,), or of random ones.
+
+        Args:
+            n: how many.
+            rng: random numbers.
+            classes: (n,) output units; None: random ones.
+            tasks: (n,) tasks, of whose classes a random one is taken; None: of all tasks learned so far.
+        """
+        if classes is None:
+            seen = self.units[: max(self.t, 0) + 1].any(0).expand(n, -1)
+            candidates = seen if tasks is None else self.units[tasks]
+            classes = torch.multinomial(candidates.float(), 1, generator=rng).squeeze(1)
+        z = torch.randn(n, self.cfg.z, generator=rng, device=rng.device)
+        x = torch.empty(n, *self.spec.shape, device=rng.device)
+        for c in range(self.spec.n_out):
+            x[classes == c] = self.vae(c).sample(z[classes == c])
+        return x
+
+
+def stacked(nets: Sequence[nn.Sequential]) -> Layers:
+    """The linear layers of K networks that `clteach.models.nets.mlp` made alike, ready for `run`."""
+    linear = [[layer for layer in net if isinstance(layer, nn.Linear)] for net in nets]
+    return [
+        (torch.stack([layer.weight.T for layer in layers]), torch.stack([layer.bias for layer in layers])[:, None])
+        for layers in zip(*linear, strict=True)
+    ]
+
+
+def run(layers: Layers, x: Tensor) -> Tensor:
+    """K networks at once: inputs (K, N, n_in) -> outputs (K, N, n_out), ReLU between the layers."""
+    *first, last = layers
+    for weight, bias in first:
+        x = torch.baddbmm(bias, x, weight).relu_()
+    return torch.baddbmm(last[1], x, last[0])
+
+
+def sum_softplus_(logits: Tensor) -> Tensor:
+    r"""(...) the sum of log(1 + exp l) over the last dimension of logits (..., P), which are overwritten.
+
+    With log(1 + eˡ) = max(l, 0) + log(1 + e⁻ˡ) for positive l and its mirror image for negative ones, the sum of the second
+    parts is the logarithm of a product: one logarithm for up to 64 pixels, where logarithms would take most of the time.
+    """
+    # Σ_i log(1 + exp l_i) = Σ_i max(l_i, 0) + log Π_i (1 + exp(-|l_i|))
+    positive = logits.clamp_min(0).sum(-1)
+    factors = logits.abs_().neg_().exp_().add_(1)  # in (1, 2], so a product of 64 is at most 2⁶⁴
+    for _ in range(6):
+        if factors.shape[-1] % 2:
+            break
+        half = factors.shape[-1] // 2
+        factors = factors[..., :half] * factors[..., half:]
+    return positive + factors.log_().sum(-1)

@@ -1,0 +1,192 @@
+"""The generative classifier: its likelihood against closed forms and loops, and that old classes stay as they are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
+from torch.nn import functional as F
+
+from clteach.data.streams import split
+from clteach.data.tasks import Spec
+from clteach.errors import ConfigError
+from clteach.learners.learner import Phase
+from clteach.methods import build
+from clteach.methods.generative_classifier import GenerativeClassifier, sum_softplus_
+from clteach.models.vae import bernoulli_nll, kl_standard_normal
+from clteach.seeding import generator
+from clteach.training.learner_checks import quick, toy_data
+from clteach.training.loop import train
+
+STREAM = split(toy_data(n_classes=6), "class", tasks=3)
+FEATURES = Spec((7,), 1, 2, "class", ((0, 1),), encoded_from=7)
+
+
+def classifier(spec: Spec, **settings: object) -> GenerativeClassifier:
+    learner = build("generative-classifier", spec, **settings)
+    assert isinstance(learner, GenerativeClassifier)
+    return learner
+
+
+def linear_vae(posterior: str, samples: int) -> tuple[GenerativeClassifier, Tensor, Tensor]:
+    """Linear decoders x = W z + b + noise of two classes: p(x) = N(b, W Wᵀ + I). Their W have orthogonal columns.
+
+    Args:
+        posterior: what the encoders are, the "exact" posterior or a "wider" one.
+        samples: importance samples.
+
+    Returns:
+        The classifier, inputs (5, 7), and log p(x|c) of these, (5, 2).
+    """
+    rng = generator(0)
+    learner = classifier(FEATURES, hidden=(), z=3, samples=samples)
+    x = 2 * torch.randn(5, 7, generator=rng)
+    exact = []
+    with torch.no_grad():
+        for c in range(2):
+            W = torch.linalg.qr(torch.randn(7, 3, generator=rng))[0] * torch.tensor([0.5, 1.0, 2.0])
+            b = torch.randn(7, generator=rng)
+            decoder, encoder = learner.vae(c).decoder[-1], learner.vae(c).encoder[-1]
+            decoder.get_parameter("weight").copy_(W)
+            decoder.get_parameter("bias").copy_(b)
+            # p(z|x) = N(S Wᵀ(x - b), S) with S = (I + WᵀW)⁻¹, which is diagonal here
+            variance = 1 / (1 + W.square().sum(0))
+            weight = variance[:, None] * W.T
+            wider = 0.0 if posterior == "exact" else 0.3
+            encoder.get_parameter("weight").copy_(torch.cat([weight, torch.zeros(3, 7)]))
+            encoder.get_parameter("bias").copy_(torch.cat([-weight @ b, variance.log() + wider]))
+            exact.append(MultivariateNormal(b, W @ W.T + torch.eye(7)).log_prob(x))
+    return learner, x, torch.stack(exact, 1)
+
+
+def test_likelihood_of_a_linear_vae_with_the_exact_posterior() -> None:
+    """Every importance weight is p(x) itself, so one sample gives the closed form."""
+    for samples in (1, 10):
+        learner, x, exact = linear_vae("exact", samples)
+        torch.testing.assert_close(learner.log_likelihood(x), exact, rtol=1e-4, atol=1e-3)
+
+
+def test_likelihood_of_a_linear_vae_with_another_posterior() -> None:
+    """One sample is wrong and too low on average, many come to the closed form."""
+    one, x, exact = linear_vae("wider", 1)
+    many, _, _ = linear_vae("wider", 20_000)
+    assert float((one.log_likelihood(x) - exact).abs().max()) > 0.1
+    torch.testing.assert_close(many.log_likelihood(x), exact, rtol=0, atol=0.02)
+    bounds = []
+    for seed in range(100):
+        one.eps.copy_(torch.randn(1, 3, generator=generator(seed)))
+        bounds.append(one.log_likelihood(x))
+    assert bool((torch.stack(bounds).mean(0) < exact).all())
+
+
+def test_likelihood_of_pixels_against_the_integral() -> None:
+    """One latent dimension: p(x) = ∫ p(x|z) p(z) dz on a fine grid."""
+    learner = classifier(STREAM.spec, hidden=(8,), z=1, samples=20_000)
+    x = STREAM[0].test.batch(torch.arange(3)).x
+    grid = torch.linspace(-8, 8, 4001)
+    for c in range(6):
+        logits = learner.vae(c).decode(grid[:, None])
+        for i in range(3):
+            log_p = -bernoulli_nll(logits, x[i].expand(len(grid), *x.shape[1:])) + Normal(0.0, 1.0).log_prob(grid)
+            exact = float(log_p.logsumexp(0)) + math.log(16 / 4000)
+            assert float(learner.log_likelihood(x)[i, c]) == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize("observation", ["trained", "gaussian"])
+def test_likelihood_against_a_loop(observation: str) -> None:
+    """Image by image, class by class, sample by sample, with PyTorch's distributions."""
+    learner = classifier(STREAM.spec, hidden=(9, 5), z=3, samples=6, observation=observation)
+    for parameter in learner.parameters():
+        parameter.data.mul_(3)  # so that classes and samples differ
+    x = STREAM[0].test.batch(torch.arange(4)).x
+    found = learner.log_likelihood(x)
+    for i in range(4):
+        for c in range(6):
+            mean, logvar = learner.vae(c).encode(x[i : i + 1])
+            q = Independent(Normal(mean[0], (0.5 * logvar[0]).exp()), 1)
+            prior = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
+            weights = []
+            for eps in learner.eps:
+                z = mean[0] + (0.5 * logvar[0]).exp() * eps
+                logits = learner.vae(c).decode(z[None])[0]
+                pixels = Bernoulli(logits=logits, validate_args=False)
+                decoder = Independent(pixels if observation == "trained" else Normal(logits.sigmoid(), 1.0), 1)
+                weights.append(decoder.log_prob(x[i].flatten()) + prior.log_prob(z) - q.log_prob(z))
+            expected = torch.stack(weights).logsumexp(0) - math.log(6)
+            torch.testing.assert_close(found[i, c], expected)
+
+
+def test_sum_of_softplus() -> None:
+    for p in (1, 7, 64, 784, 3072):
+        logits = 20 * torch.randn(11, p, generator=generator(p))
+        expected = F.softplus(logits.double()).sum(1)
+        torch.testing.assert_close(sum_softplus_(logits.clone()).double(), expected, rtol=1e-5, atol=1e-5)
+    extreme = torch.tensor([[1e30, -1e30, 0.0, 200.0]])
+    assert float(sum_softplus_(extreme)) == pytest.approx(1e30)
+
+
+def test_the_loss_is_each_class_s_own_elbo() -> None:
+    learner = quick(GenerativeClassifier, STREAM).learner
+    assert isinstance(learner, GenerativeClassifier)
+    learner.enter(1, Phase("train", 1))
+    batch = STREAM[1].train.batch(torch.tensor([0, 1, 2, 30, 31]))
+    noise = learner.draw(5, generator(0))
+    expected = 0.0
+    for c in STREAM.spec.units[1]:
+        mine = batch.y == c
+        assert 0 < int(mine.sum()) < 5
+        logits, mean, logvar = learner.vae(c)(batch.x[mine], noise["eps"][mine])
+        expected += float((bernoulli_nll(logits, batch.x[mine]) + kl_standard_normal(mean, logvar)).mean())
+    assert float(learner.loss(batch, noise)["elbo"]) == pytest.approx(expected, rel=1e-5)
+    # A class without a sample in the batch adds nothing.
+    alone = STREAM[1].train.batch(torch.tensor([0]))
+    assert float(learner.loss(alone, learner.draw(1, generator(0)))["elbo"]) > 0
+
+
+def test_learning_a_task_leaves_all_other_classes_as_they_are() -> None:
+    """To the bit, Adam's moments of the past tasks notwithstanding."""
+    learner = classifier(STREAM.spec, hidden=(8,), z=3)
+    snapshots = []
+    original = learner.end_task
+
+    def end_task(*args: object) -> None:
+        snapshots.append([torch.cat([p.detach().flatten() for p in each.parameters()]) for each in learner.vaes])
+        original(*args)  # type: ignore[arg-type]
+
+    first = [torch.cat([p.detach().flatten() for p in each.parameters()]) for each in learner.vaes]
+    learner.end_task = end_task  # type: ignore[method-assign]
+    run = train(learner, STREAM, steps=20, batch_size=6, device="cpu")
+    for t, (before, after) in enumerate(zip([first, *snapshots[:-1]], snapshots, strict=True)):
+        moved = {c for c in range(6) if not torch.equal(before[c], after[c])}
+        assert moved == set(STREAM.spec.units[t])
+    assert run.accuracy.shape == (3, 3)
+
+
+def test_it_learns_to_classify_what_it_never_saw_together() -> None:
+    run = train("generative-classifier", STREAM, steps=150, batch_size=16, device="cpu", hidden=(16,), z=2, lr=5e-3)
+    assert float(run.accuracy[-1].mean()) > 0.9
+
+
+def test_samples_are_of_the_classes_asked_for() -> None:
+    run = train("generative-classifier", STREAM, steps=150, batch_size=16, device="cpu", hidden=(16,), z=2, lr=5e-3)
+    learner = run.learner
+    assert isinstance(learner, GenerativeClassifier)
+    classes = torch.arange(6).repeat(5)
+    made = learner.sample(30, generator(0), classes)
+    brightest = torch.stack([made.flatten(1)[:, c * 10 : (c + 1) * 10].mean(1) for c in range(6)], 1).argmax(1)
+    assert float((brightest == classes).float().mean()) > 0.9  # the brightest part of a toy image tells its class
+    of_task = learner.sample(30, generator(0), tasks=torch.full((30,), 1))
+    guess = learner.predict(of_task).argmax(1)
+    assert float(torch.isin(guess, torch.tensor(STREAM.spec.units[1])).float().mean()) > 0.9
+
+
+def test_settings() -> None:
+    for name in ("z", "samples"):
+        with pytest.raises(ConfigError, match=f"{name}=0, expected at least 1"):
+            classifier(STREAM.spec, **{name: 0})
+    for scenario in ("task", "domain"):
+        with pytest.raises(ConfigError, match=f"generative-classifier does not support the scenario '{scenario}'"):
+            classifier(split(toy_data(), scenario, tasks=2).spec)
