@@ -1,8 +1,9 @@
 r"""The kernel of a network's probabilities: how a belief about the weights ties the answers on two inputs together.
 
-Let the weights be known up to a Gaussian with a diagonal covariance, $\theta \sim \mathcal{N}(\theta^*, \mathrm{diag}(\sigma^2))$.
-To first order, $p_c(x; \theta) \approx p_c(x; \theta^*) + \nabla p_c(x)^\top (\theta - \theta^*)$, so the probabilities of class c
-on n inputs are Gaussian too, with the covariance
+Let the weights be known up to a Gaussian with a diagonal covariance,
+$\theta \sim \mathcal{N}(\theta^*, \mathrm{diag}(\sigma^2))$. To first order,
+$p_c(x; \theta) \approx p_c(x; \theta^*) + \nabla p_c(x)^\top (\theta - \theta^*)$, so the probabilities of class c on n
+inputs are Gaussian too, with the covariance
 
 $$K_c[i, j] = \sum_k \frac{\partial p_c(x_i)}{\partial\theta_k}\, \sigma_k^2\, \frac{\partial p_c(x_j)}{\partial\theta_k} .$$
 
@@ -42,8 +43,11 @@ def kernel_linear(net: nn.Module, x: Tensor, units: Tensor, variance: Sequence[T
     r"""The kernels of a network whose parameters all sit in `nn.Linear` layers, without any gradient per sample.
 
     With a the input of a layer and δ the gradient of p_c at its output, ∂p_c/∂W = δ aᵀ. So a layer adds
-    $\sum_o \delta_{io} \delta_{jo} \big(\sum_k a_{ik}\, \sigma^2_{ok}\, a_{jk} + \sigma^2_o\big)$ to K_c[i, j], and the inner sum is the
-    same for all classes. A ReLU that is off passes no gradient: a unit counts only for the inputs that switch it on.
+
+    $$\sum_o \delta_{io}\, \delta_{jo} \Big(\sum_k a_{ik}\, \sigma^2_{ok}\, a_{jk} + \sigma^2_o\Big)$$
+
+    to K_c[i, j], and the inner sum is the same for all classes. A ReLU that is off passes no gradient: a unit counts only
+    for the inputs that switch it on.
     """
     seen: list[tuple[nn.Linear, Tensor, Tensor]] = []  # (layer, input, output)
     hooks = [

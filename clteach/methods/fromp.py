@@ -23,12 +23,13 @@ $$\mathcal{L} = \mathcal{L}_{\text{current}}
   + \frac{\tau}{2} \sum_c (m_c - m_c^{\text{old}})^\top (K_c + \epsilon I)^{-1} (m_c - m_c^{\text{old}}) .$$
 
 K weighs: what the posterior leaves open may change, what it has pinned down may not, and points that hang together move
-together. In Task-IL each past task has its own softmax and its own kernels; elsewhere all memorable points share one per class.
+together. In Task-IL each past task has its own softmax and its own kernels; elsewhere all memorable points share one kernel
+per class.
 
 Everything about the past, m_old and K⁻¹, is computed once, between two tasks. A step needs the probabilities of some
 memorable points alone: as many as the batch has samples, drawn anew each time, with the rows and columns of K⁻¹ that belong
-to them (van de Ven et al. 2022; Pan et al. take all, and their τ divides the loss of the current task instead). Both clip the
-gradient's norm: K⁻¹ can be as large as 1/ε.
+to them (van de Ven et al. 2022; Pan et al. take all, and their τ divides the loss of the current task instead). Both clip
+the gradient's norm, because K⁻¹ can be as large as 1/ε.
 """
 
 from __future__ import annotations

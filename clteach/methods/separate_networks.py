@@ -3,10 +3,10 @@ r"""Separate networks: a network for every task, and nothing shared.
 $$p(y \,|\, x, t) = \mathrm{softmax}\big(f_{\theta_t}(x)\big)_y, \qquad
 \theta_t = \arg\min_\theta\; \mathbb{E}_{(x, y) \sim \text{task } t}\big[-\log \mathrm{softmax}(f_\theta(x))_y\big]$$
 
-No weight serves two tasks, so nothing is forgotten, and nothing learned in one task helps in another. That makes it the bound
-of what not sharing costs (van de Ven, Tuytelaars & Tolias 2022): a method that shares weights should do better, or it gains
-nothing by them. The task must be known, and what is kept grows with every task; the paper gives each network so few units
-(100 and 100 on split MNIST) that all together have about as many weights as the one network of the other methods.
+No weight serves two tasks, so nothing is forgotten, and nothing learned in one task helps in another. That makes it the
+bound of what not sharing costs (van de Ven, Tuytelaars & Tolias 2022): a method that shares weights gains by it only if it
+does better. The task must be known, and what is kept grows with every task; the paper gives each network so few units (100
+and 100 on split MNIST) that all of them together have about as many weights as the one network of the other methods.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ _DIGITS = Column(
         "ewc": {"lam": by(1e6, 1e4, 1e2)},
         "online-ewc": {"lam": by(1e4, 1e8, 1e2)},
         "si": {"c": by(100.0, 100.0, 10.0)},
+        "separate-networks": {"hidden": (35, 35)},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
         "brain-inspired-replay": {"gating": by(None, None, 0.3)},
