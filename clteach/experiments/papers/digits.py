@@ -36,6 +36,7 @@ _DIGITS = Column(
         "online-ewc": {"lam": by(1e4, 1e8, 1e2)},
         "si": {"c": by(100.0, 100.0, 10.0)},
         "separate-networks": {"hidden": (35, 35)},
+        "fromp": {"per_class": 20},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
         "brain-inspired-replay": {"gating": by(None, None, 0.3)},
