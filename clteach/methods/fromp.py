@@ -78,7 +78,7 @@ class FROMP(Classifier):
         prior_precision: float = 1e-3
         """precision δ of the weights before any data, in [1e-12, 1e12]"""
         jitter: float = 1e-6
-        """ε on the diagonal of a kernel before it is inverted, in [1e-10, 1e6]"""
+        """ε on the diagonal of a kernel before it is inverted, in [1e-10, 1e6]; at least 1e-10 of its largest entry"""
         clip: float = 1.0
         """largest norm of the gradient, in [1e-12, 1e12]"""
 
@@ -135,13 +135,15 @@ class FROMP(Classifier):
             with torch.no_grad(), in_eval_mode(self.net):
                 self.old_probabilities[points[:, None], columns] = self.net(x).index_select(1, units).softmax(1)
             kernel = probability_kernel(self.net, x, units, each)  # (U, n, n)
-            kernel.diagonal(dim1=1, dim2=2).add_(self.cfg.jitter)
+            diagonal = kernel.diagonal(dim1=1, dim2=2)
+            # Where a kernel is huge, ε would drown in the rounding of its float64 entries.
+            diagonal += (1e-10 * diagonal.amax(1, keepdim=True)).clamp_min(self.cfg.jitter)
             factor, failed = torch.linalg.cholesky_ex(kernel)
             if bool(failed.any()) or not bool(factor.isfinite().all()):
                 raise self.diverged(f"the kernel of its memorable points before task {t + 1} cannot be inverted")
             # (K_c + ε I)⁻¹
             inverse = torch.cholesky_inverse(factor).permute(1, 2, 0).float()
-            self.old_precision[block, : len(points), : len(points), columns] = inverse
+            self.old_precision[block][: len(points), : len(points), columns] = inverse
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         if self.t == 0:
