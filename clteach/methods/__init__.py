@@ -15,6 +15,7 @@ from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
 from clteach.methods.ewc import EWC
 from clteach.methods.finetune import FineTune
+from clteach.methods.fromp import FROMP
 from clteach.methods.generative_classifier import GenerativeClassifier
 from clteach.methods.generative_replay import GenerativeReplay
 from clteach.methods.hypernetwork import Hypernetwork, HypernetworkEnt
@@ -26,6 +27,7 @@ from clteach.methods.joint import Joint
 from clteach.methods.lwf import LwF
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.online_ewc import OnlineEWC
+from clteach.methods.separate_networks import SeparateNetworks
 from clteach.methods.si import SI
 from clteach.methods.vae_generators import FinetunedVAE, JointVAE, LatentPartition, ReplayVAE
 from clteach.methods.xdg import SIXdG, XdG
@@ -45,6 +47,7 @@ def register(cls: L) -> L:
 for _cls in (
     *(FineTune, Joint, EWC, OnlineEWC, SI, LwF, XdG, SIXdG, ER, AGEM),
     *(ICaRL, GenerativeClassifier),
+    *(SeparateNetworks, FROMP),
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
     *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
     *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN, HypernetworkVAE),

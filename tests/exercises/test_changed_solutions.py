@@ -94,6 +94,12 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
             "log_p = F.log_softmax(logits / T, -1)",
             "return -T ** 2 * (p_old * log_p).sum(-1).mean()",
         ],
+        "01.memorable": [
+            "p = F.softmax(logits)",
+            "p = F.softmax(logits, -1)",
+            "score = (p * (1 - p)).sum(-1)",
+            "of_class = torch.arange(logits.shape[-1])[:, None] == y",
+        ],
         "02.kl": ["return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1)"],
         "02.posterior": ["return (log_p + counts.log()).softmax(-1)"],
         "02.loss": [
@@ -134,6 +140,7 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
     },
     "a difference is squared": {
         "01.importance": ["moved = thetas[0] - thetas[-1]"],
+        "01.functional_prior": ["change = (m_old - m).T"],
         "02.loss": ["error = (x - reconstruction).square().sum(1)"],
         "03.frechet": [
             "mean_gap = generated.mean(0) - real.mean(0)",
@@ -152,6 +159,8 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
     },
     "both have the same length": {
         "01.fisher_linear": ["return delta.square().T @ a.square() / len(delta)"],
+        "01.memorable": ["of_class = torch.arange(p.shape[1])[:, None] == y"],
+        "01.functional_prior": ["kernel = jacobian * variance @ jacobian.mT + epsilon * torch.eye(len(m_old))"],
         "07.pull_away": ["n = len(direction)", "n = len(squares)"],
     },
     "only the lowest four bits are used, and modulo 16 takes nothing from them": {

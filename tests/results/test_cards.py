@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[2]
 def test_cards() -> None:
     table = cards().set_index("name")
     assert [*table.index] == [*METHODS]
-    assert set(table.index[table["needs the task"] == "yes"]) == {"xdg", "si-xdg", "hypernetwork"}
+    assert set(table.index[table["needs the task"] == "yes"]) == {"xdg", "si-xdg", "hypernetwork", "separate-networks"}
     growth = table["per task (kB)"]
     assert growth["finetune"] == growth["ewc"] == growth["lwf"] == growth["generative-replay"] == 0
     assert growth["er"] == pytest.approx(2 * 100 * (64 + 16) / 1000)
     assert growth["xdg"] == pytest.approx(4 * 200 / 1000)
     assert growth["hypernetwork"] > 0
+    assert growth["separate-networks"] == pytest.approx((4 * (64 * 35 + 35 + 35 * 35 + 35 + 35 * 2 + 2) + 2 * 8) / 1000)
     for stem, api in zip(table["chapter"], table["API"], strict=True):
         chapter = re.search(r'href="([\w.]+)"', stem)
         assert chapter is not None and (ROOT / "notebooks" / chapter[1]).is_file()

@@ -36,6 +36,8 @@ def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any)
         ("a-gem", {"per_class": 1}, (10 * (64 + 16), 0, 0)),
         ("ewc", {}, (0, 2 * 4 * NETWORK + 4, 0)),  # curvature, centre and the constant of the penalty
         ("si", {}, (0, 5 * 4 * NETWORK + 4, 0)),  # and ω, Ω, the weights at the task's start
+        # Memorable points; F, columns and starts; m_old, and a precision per class of the 8 points of the first 4 tasks
+        ("fromp", {"per_class": 1}, (10 * (64 + 16), 4 * NETWORK + 8 * (5 * 10 + 1), 4 * (8 * 10 + 8 * 8 * 10))),
         ("lwf", {}, (0, 0, 4 * NETWORK)),  # a copy of the network, during a task alone
         # the exemplars; which units are whose, which places are filled, and the exemplars' share; a copy of the network
         ("icarl", {"per_class": 3}, (30 * (64 + 16), 5 * 10 + 30 + 4, 4 * NETWORK)),
@@ -57,6 +59,10 @@ def test_bytes_are_those_of_the_closed_form(
 def test_bytes_of_masks_and_of_a_generator() -> None:
     task = replace(SPEC, scenario="task")
     assert tuple(bytes_of("xdg", task)) == (0, 4 * 5 * 7, 0)
+    small = 64 * 7 + 7 + 7 * 2 + 2  # five networks of two units and where these stand, instead of one of ten
+    assert tuple(bytes_of("separate-networks", task)) == (0, 4 * (5 * small - NETWORK) + 8 * 5 * 10, 0)
+    precisions = 4 * (8 * 2 + 4 * 2 * 2 * 2)  # of a task's two points for its two classes
+    assert bytes_of("fromp", task, per_class=1).passing == precisions
     vae = 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64)
     assert tuple(bytes_of("generative-replay", z=3)) == (0, vae, 4 * NETWORK + vae)
     hypernet = build("hypernetwork", task, hidden=(7,), chunk=42000).get_submodule("hypernet")
@@ -97,7 +103,8 @@ def test_who_keeps_data() -> None:
             super().__init__(spec, cfg, seed)
             self.box = Memory(spec, 2)
 
-    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == {"joint", "er", "a-gem", "icarl", "vae-joint"}
+    kept = {"joint", "er", "a-gem", "fromp", "icarl", "vae-joint"}
+    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == kept
     assert keeps_data(Boxed)
 
 

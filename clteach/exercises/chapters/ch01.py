@@ -72,6 +72,35 @@ def distillation(logits: Tensor, old_logits: Tensor, T: float) -> Tensor:
     ### END SOLUTION
 
 
+def memorable(logits: Tensor, y: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """(C, n) positions of each class's n memorable points, the most memorable first, and (C, n) their scores.
+
+    logits (N, C), labels y (N,): every class has at least n samples. The score is Σ_c p_c (1 - p_c).
+    """
+    ### BEGIN SOLUTION
+    p = F.softmax(logits, 1)
+    score = (p * (1 - p)).sum(1)
+    of_class = torch.arange(logits.shape[1])[:, None] == y
+    best, positions = score.where(of_class, -torch.inf).topk(n)
+    return positions, best
+    ### END SOLUTION
+
+
+def functional_prior(
+    m: Tensor, m_old: Tensor, jacobian: Tensor, variance: Tensor, tau: float, epsilon: float
+) -> Tensor:
+    """() the functional prior ½ τ Σ_c (m_c - m_old,c)ᵀ (K_c + ε I)⁻¹ (m_c - m_old,c) with K_c = J_c diag(σ²) J_cᵀ.
+
+    m, m_old (N, C): probabilities at N memorable points. jacobian (C, N, P): row i of J_c is the gradient of the old p_c at
+    point i. variance (P,): σ² of every weight.
+    """
+    ### BEGIN SOLUTION
+    kernel = (jacobian * variance) @ jacobian.mT + epsilon * torch.eye(len(m))
+    change = (m - m_old).T
+    return 0.5 * tau * (change * torch.linalg.solve(kernel, change)).sum()
+    ### END SOLUTION
+
+
 def _situations(rng: torch.Generator) -> Cases:
     return {
         "Task-IL, an image of task 0 after three of five tasks": ("task", 0, 3, 5),
@@ -128,6 +157,69 @@ def _logits(rng: torch.Generator) -> Cases:
         "8 samples, 10 classes, T = 1": (*pair(8, 10), 1.0),
         "very sure models, T = 4": (2000 * torch.eye(3), -2000 * torch.eye(3), 4.0),
     }
+
+
+def _uncertain(rng: torch.Generator) -> Cases:
+    def samples(n: int, c: int, most: int) -> tuple[Tensor, Tensor, int]:
+        y = torch.arange(n) % c
+        return 3 * torch.randn(n, c, generator=rng), y[torch.randperm(n, generator=rng)], most
+
+    sure = torch.tensor([[4.0, 0.0], [0.1, 0.0], [0.0, 3.0], [0.0, 0.5], [9.0, 0.0], [2.0, 0.0]])
+    return {
+        "two classes of three, n = 1": (sure, torch.tensor([0, 0, 1, 1, 0, 1]), 1),
+        "40 samples, 4 classes, n = 3": samples(40, 4, 3),
+        "9 samples, 3 classes, n = 3": samples(9, 3, 3),
+    }
+
+
+def _beliefs(rng: torch.Generator) -> Cases:
+    def belief(
+        n: int, c: int, weights: int, tau: float, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
+        now, before = (torch.randn(n, c, generator=rng).softmax(1) for _ in range(2))
+        jacobian = torch.randn(c, n, weights, generator=rng)
+        return now, before, jacobian, torch.rand(weights, generator=rng) + 0.2, tau, epsilon
+
+    one = torch.tensor([[0.9, 0.1]])
+    same = torch.ones(2, 2, 3)  # two points that no weight tells apart: without ε there is no inverse
+    return {
+        "nothing has changed": (one, one.clone(), torch.ones(2, 1, 3), torch.ones(3), 3.0, 0.1),
+        "one point, one weight": (one, one.flip(1), torch.full((2, 1, 1), 0.5), torch.full((1,), 8.0), 3.0, 0.1),
+        "two points that answer alike": (
+            torch.tensor([[0.6, 0.4], [0.5, 0.5]]),
+            torch.tensor([[0.8, 0.2], [0.4, 0.6]]),
+            same,
+            torch.tensor([0.5, 1.0, 2.0]),
+            0.7,
+            0.2,
+        ),
+        "4 points, 3 classes, 9 weights": belief(4, 3, 9, 0.7, 0.05),
+        "6 points, 2 classes, 4 weights": belief(6, 2, 4, 5.0, 0.3),
+    }
+
+
+def _score(logits: Tensor) -> Tensor:
+    p = logits.softmax(1)
+    return (p * (1 - p)).sum(1)
+
+
+def _label_score(logits: Tensor, y: Tensor) -> Tensor:
+    p = logits.softmax(1).gather(1, y[:, None])[:, 0]
+    return p * (1 - p)
+
+
+def _chosen(score: Tensor, y: Tensor, n: int, sign: int = 1) -> tuple[Tensor, Tensor]:
+    best, positions = score.where(torch.arange(int(y.max()) + 1)[:, None] == y, -torch.inf).topk(n)
+    return positions, sign * best
+
+
+def _kernel(m: Tensor, jacobian: Tensor, variance: Tensor, epsilon: float) -> Tensor:
+    return (jacobian * variance) @ jacobian.mT + epsilon * torch.eye(len(m))
+
+
+def _prior(m: Tensor, m_old: Tensor, precision: Tensor, tau: float) -> Tensor:
+    change = (m - m_old).T
+    return 0.5 * tau * torch.einsum("ci,cij,cj->", change, precision, change)
 
 
 EXERCISES = (
@@ -417,6 +509,151 @@ EXERCISES = (
             ),
         ),
         "Soften both sets of logits by T, then cross-entropy with the old probabilities, times T².",
+        observe=value_and_gradient,
+    ),
+    Exercise(
+        "01.memorable",
+        "Which points are memorable",
+        2,
+        "FROMP keeps those points of which the network is least sure: of every class the $n$ with the largest "
+        "$\\sum_c p_c (1 - p_c)$, the sum over the diagonal of the softmax's Hessian. Find them, and their scores.",
+        memorable,
+        _uncertain,
+        (
+            Mistake(
+                "most certain",
+                lambda logits, y, n: _chosen(-_score(logits), y, n, sign=-1),
+                "You keep the points of which the network is *surest*. They are far from the border between classes, and "
+                "hardly any change of the network shows there.",
+            ),
+            Mistake(
+                "over all classes",
+                lambda logits, y, n: tuple(
+                    found.view(logits.shape[1], n) for found in _score(logits).topk(logits.shape[1] * n)[::-1]
+                ),
+                "These are the best of all samples together. A class that is easy to tell would keep no point: choose "
+                "$n$ of every class.",
+            ),
+            Mistake(
+                "predicted class",
+                lambda logits, y, n: memorable(logits, logits.argmax(1), n),
+                "You sort the samples by the class that the network *predicts*. A point of which it is not sure may well be "
+                "predicted wrongly: use the labels `y`.",
+            ),
+            Mistake(
+                "only the label's probability",
+                lambda logits, y, n: _chosen(_label_score(logits, y), y, n),
+                "You score with the probability of the label alone. The Hessian has an entry for every class: sum them.",
+            ),
+            Mistake(
+                "entropy",
+                lambda logits, y, n: _chosen(-(logits.softmax(1) * logits.log_softmax(1)).sum(1), y, n),
+                "This is the entropy. It measures doubt as well, but the score asked for is $\\sum_c p_c (1 - p_c)$.",
+            ),
+            Mistake(
+                "no softmax",
+                lambda logits, y, n: _chosen((logits * (1 - logits)).sum(1), y, n),
+                "These are logits, no probabilities: the softmax is missing.",
+            ),
+            Mistake(
+                "sigmoid",
+                lambda logits, y, n: _chosen((logits.sigmoid() * (1 - logits.sigmoid())).sum(1), y, n),
+                "The sigmoid looks at each logit by itself. The classes compete, so their probabilities are a softmax.",
+            ),
+            Mistake(
+                "least memorable first",
+                lambda logits, y, n: tuple(found.flip(1) for found in memorable(logits, y, n)),
+                "The right points and scores, but the most memorable one shall come first.",
+            ),
+        ),
+        "Scores first: one per sample. Then, class by class, the `topk` among the samples with that label.",
+    ),
+    Exercise(
+        "01.functional_prior",
+        "A belief about functions",
+        3,
+        "Write FROMP's penalty, $\\frac{\\tau}{2} \\sum_c (m_c - m_c^\\text{old})^\\top (K_c + \\epsilon I)^{-1} "
+        "(m_c - m_c^\\text{old})$, with the kernels $K_c = J_c\\, \\mathrm{diag}(\\sigma^2)\\, J_c^\\top$.",
+        functional_prior,
+        _beliefs,
+        (
+            Mistake(
+                "kernel not inverted",
+                lambda m, m_old, jacobian, variance, tau, epsilon: _prior(
+                    m, m_old, _kernel(m, jacobian, variance, epsilon), tau
+                ),
+                "The kernel stands where its inverse belongs. K is a *variance*: where it is large the function may change, "
+                "so a change must be cheap there.",
+            ),
+            Mistake(
+                "all points alike",
+                lambda m, m_old, jacobian, variance, tau, epsilon: 0.5 * tau * (m - m_old).square().sum(),
+                "Without the kernel every point and every change counts alike. The kernel says which changes the posterior "
+                "of the weights allows.",
+            ),
+            Mistake(
+                "diagonal only",
+                lambda m, m_old, jacobian, variance, tau, epsilon: (
+                    0.5
+                    * tau
+                    * ((m - m_old).T.square() / _kernel(m, jacobian, variance, epsilon).diagonal(dim1=1, dim2=2)).sum()
+                ),
+                "You divide by the kernel's diagonal. The entries beside it say which points change together, and the "
+                "inverse of a matrix is not the matrix of the inverses.",
+            ),
+            Mistake(
+                "precision for variance",
+                lambda m, m_old, jacobian, variance, tau, epsilon: functional_prior(
+                    m, m_old, jacobian, 1 / variance, tau, epsilon
+                ),
+                "You divided by the variance of the weights. A weight that is uncertain makes the function uncertain: it "
+                "multiplies.",
+            ),
+            Mistake(
+                "standard deviation",
+                lambda m, m_old, jacobian, variance, tau, epsilon: functional_prior(
+                    m, m_old, jacobian, variance.sqrt(), tau, epsilon
+                ),
+                "$\\Sigma$ holds variances: no square root is needed, since J stands on both sides of it.",
+            ),
+            Mistake(
+                "weights alike",
+                lambda m, m_old, jacobian, variance, tau, epsilon: functional_prior(
+                    m, m_old, jacobian, torch.ones_like(variance), tau, epsilon
+                ),
+                "$J J^\\top$ treats all weights as equally uncertain. Their variances stand between the two.",
+            ),
+            Mistake(
+                "one kernel for all classes",
+                lambda m, m_old, jacobian, variance, tau, epsilon: functional_prior(
+                    m, m_old, jacobian.mean(0).expand_as(jacobian), variance, tau, epsilon
+                ),
+                "Every class has a kernel of its own, from the gradients of its own probability.",
+            ),
+            Mistake(
+                "no epsilon",
+                lambda m, m_old, jacobian, variance, tau, epsilon: functional_prior(
+                    m, m_old, jacobian, variance, tau, 0.0
+                ),
+                "Without ε on the diagonal two points that answer alike, or more points than weights, have a kernel with no "
+                "inverse.",
+            ),
+            Mistake(
+                "no half",
+                lambda m, m_old, jacobian, variance, tau, epsilon: (
+                    2 * functional_prior(m, m_old, jacobian, variance, tau, epsilon)
+                ),
+                "Twice too large: a Gaussian's negative logarithm has a factor ½.",
+            ),
+            Mistake(
+                "tau inside",
+                lambda m, m_old, jacobian, variance, tau, epsilon: (
+                    functional_prior(m, m_old, jacobian, variance, 1.0, epsilon) / tau
+                ),
+                "τ multiplies the penalty here. (In the paper's own code it divides the loss of the current task instead.)",
+            ),
+        ),
+        "Three steps: the kernels (C, N, N), the change (C, N), and `torch.linalg.solve` in place of an inverse.",
         observe=value_and_gradient,
     ),
 )

@@ -35,6 +35,8 @@ _DIGITS = Column(
         "ewc": {"lam": by(1e6, 1e4, 1e2)},
         "online-ewc": {"lam": by(1e4, 1e8, 1e2)},
         "si": {"c": by(100.0, 100.0, 10.0)},
+        "separate-networks": {"hidden": (35, 35)},
+        "fromp": {"per_class": 20},
         "xdg": {"share": 0.5},
         "si-xdg": {"share": 0.5},
         "generative-classifier": {"hidden": (50, 50)},
