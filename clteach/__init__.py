@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clteach.data.extractors import encode, register_extractor
     from clteach.data.folders import from_folder
     from clteach.data.own_data import from_arrays
+    from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
     from clteach.data.streams import dirichlet, make_stream, permuted, split
     from clteach.data.tasks import Spec, Stream
     from clteach.learners.learner import Classifier, Generator, Learner
@@ -45,6 +46,7 @@ _HOME = {
     "data.extractors": ["encode", "register_extractor"],
     "data.folders": ["from_folder"],
     "data.own_data": ["from_arrays"],
+    "data.ready_made": ["from_avalanche", "from_continuum", "from_tasks"],
     "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
     "data.tasks": ["Spec", "Stream"],
     "learners.learner": ["Classifier", "Generator", "Learner"],
@@ -82,7 +84,10 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "from_arrays",
+    "from_avalanche",
+    "from_continuum",
     "from_folder",
+    "from_tasks",
     "load",
     "load_learner",
     "make_stream",

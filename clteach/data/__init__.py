@@ -2,7 +2,8 @@
 
 `dataset` what a data set is, `own_data` anyone's arrays (`inputs`, `labels` and `items`: what becomes of each), `folders`
 of pictures, `catalogue` data sets by name, `extractors` frozen features;
-`tasks` what a learner sees (specification, batches), `streams` how it is cut; `plane` toy data in the plane.
+`tasks` what a learner sees (specification, batches), `streams` how it is cut, `ready_made` what others cut; `plane` toy data
+in the plane.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register
 from clteach.data.folders import from_folder
 from clteach.data.own_data import from_arrays
 from clteach.data.plane import lattice, make_cloud
+from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
 from clteach.data.streams import MAKERS, dirichlet, make_stream, permuted, split
 from clteach.data.tasks import SCENARIOS, Batch, Data, Shuffle, Spec, Stream, Task
 
@@ -33,7 +35,10 @@ __all__ = [
     "dirichlet",
     "encode",
     "from_arrays",
+    "from_avalanche",
+    "from_continuum",
     "from_folder",
+    "from_tasks",
     "join",
     "lattice",
     "load",

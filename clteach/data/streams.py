@@ -101,7 +101,7 @@ def split(
         return [[(labels == c).nonzero().flatten() for c in group] for group in groups]
 
     train, test = rows_of(dataset.y_train), rows_of(dataset.y_test)
-    return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+    return stream_of(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
 def class_counts(
@@ -198,7 +198,9 @@ def permuted(
     groups = [list(range(n))] * tasks
     train = [[(dataset.y_train == c).nonzero().flatten() for c in range(n)]] * tasks
     test = [[(dataset.y_test == c).nonzero().flatten() for c in range(n)]] * tasks
-    return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
+    return stream_of(
+        f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples
+    )
 
 
 @converted(**EXPECTED)
@@ -233,7 +235,7 @@ def dirichlet(
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
     rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
-    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `_build` refuses
+    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `stream_of` refuses
     least = 2 if holds_out else 1  # training samples of a task
     most = min(len(dataset.y_train) // least, len(dataset.y_test))
     if tasks > most:
@@ -281,7 +283,7 @@ def dirichlet(
     spec = Spec(dataset.shape, tasks, n_out, scenario, units, active_units, dataset.encoded_from)
     train = [[train[t][c] for c in groups[t]] for t in range(tasks)]
     test = [[test[t][c] for c in groups[t]] for t in range(tasks)]
-    return _build(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+    return stream_of(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
 MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
@@ -366,7 +368,7 @@ def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Gene
     return list(order)
 
 
-def _build(
+def stream_of(
     name: str,
     dataset: Dataset,
     spec: Spec,
