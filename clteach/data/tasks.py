@@ -208,7 +208,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Stream:
-    """A sequence of tasks over one data set. Index it, iterate over it, move it with `to(device)`."""
+    """A sequence of tasks over one data set. Index it, iterate over it, move it with `to(device)`.
+
+    Its specification may know of more tasks than it has yet.
+    """
 
     name: str
     spec: Spec
@@ -238,6 +241,16 @@ class Stream:
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
+
+    def upto(self, n: int) -> Stream:
+        """The first n tasks, for a learner that is built for all and goes on later (``train(run, stream, first=n)``).
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        if not 1 <= n <= len(self):
+            raise ConfigError(f"upto({n}): expected a number of tasks in 1..{len(self)}.")
+        return replace(self, tasks=self.tasks[:n], fingerprint=f"{self.fingerprint}:{n}")
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream on another device; tensors shared between tasks stay shared."""

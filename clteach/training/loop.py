@@ -31,9 +31,10 @@ from clteach.training.start import Plan, built, new_run, resolve_device
 
 @converted(seed=SEED)
 def train(
-    learner: Learner | str,
+    learner: Learner | Run | str,
     stream: Stream,
     *,
+    first: int = 0,
     steps: int = 2000,
     batch_size: int = 128,
     seed: int = 0,
@@ -53,8 +54,11 @@ def train(
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
 
     Args:
-        learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields).
+        learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields); with
+            `first` one that was trained, or its `Run`, whose results are then kept.
         stream: the tasks.
+        first: go on with this task, counted from 0, the tasks before it having been learned. A copy of the learner goes on,
+            and ends with the same weights as if it had had all tasks from the start (with the same seed, steps and batches).
         steps: steps per task.
         batch_size: samples per step.
         seed: seed of everything that is random in training (and of the initial weights when `learner` is a name).
@@ -77,7 +81,8 @@ def train(
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work or that memory does not suffice for, or a learner that was trained already.
+        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, or
+            one that cannot go on as if it had had all tasks from the start.
         DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
@@ -95,9 +100,11 @@ def train(
         quality,
     )
     plan.check(stream)
-    learner = built(learner, stream, plan, net, settings)
+    before = learner if isinstance(learner, Run) else None
+    learner = built(learner.learner if isinstance(learner, Run) else learner, stream, plan, net, settings, first)
     stream = stream.to(plan.device)
-    run, at = new_run(learner, stream, plan), Position()
+    run, at = new_run(learner, stream, plan, first, before), Position(task=first)
+    at.done = sum(phase.steps for t in range(first) for phase in learner.phases(t, plan.steps))
     fits = in_memory(
         f"{learner.name}: training in batches of {batch_size}", "a smaller batch_size, fewer units or samples"
     )
@@ -108,8 +115,9 @@ def train(
             restore(plan.checkpoint, run, at)
         else:
             learner.prepare(stream)
-            learner.enter(0, Phase("initial", 0))
-            run.initial = _evaluated(learner, plan.held_out(stream))
+            if first == 0:
+                learner.enter(0, Phase("initial", 0))
+                run.initial = _evaluated(learner, plan.held_out(stream))
         _loop(run, at, stream, plan)
     learner.eval()  # whoever uses it now has batch norm and dropout of a network of their own as they should be
     return run

@@ -49,7 +49,10 @@ class Run:
     @property
     def iterations_per_second(self) -> float:
         """Training steps per second over the whole run."""
-        steps = sum(phase.steps for t in range(len(self.accuracy)) for phase in self.phases(t))
+        trained = [
+            t for t, seconds in enumerate(self.seconds) if seconds
+        ]  # the first tasks may be those of another run
+        steps = sum(phase.steps for t in trained for phase in self.phases(t))
         return steps / max(sum(self.seconds), 1e-9)
 
     def phases(self, t: int) -> list[Phase]:
