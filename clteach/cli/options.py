@@ -93,6 +93,10 @@ class Run(Processes, Training):
     """folder for results, pictures, checkpoints and models"""
     json: bool = False
     """print one JSON document on stdout and nothing else there"""
+    csv: bool = False
+    """also write every score as a tidy table, STREAM-SCENARIO.csv: a row for each task after each task"""
+    log: Literal["tensorboard"] | None = None
+    """tensorboard: also write losses and scores for TensorBoard, where it is installed, into OUT/tensorboard"""
 
 
 @dataclass

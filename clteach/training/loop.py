@@ -20,7 +20,7 @@ from clteach.data.tasks import Data, Shuffle, Stream
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
-from clteach.progress import Report
+from clteach.progress import Log, Report
 from clteach.seeding import derive, generator, whole_seed
 from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
@@ -49,6 +49,7 @@ def train(
     compile: bool | str = False,
     source: str | None = None,
     net: NetMaker | None = None,
+    log: Log | None = None,
     **settings: Any,
 ) -> Run:
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
@@ -75,6 +76,8 @@ def train(
             pays off in long runs only, mostly on a GPU.
         source: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
         net: with a method's name, makes a network of one's own, see `clteach.build`.
+        log: called as ``log(name, value, steps done)`` with every loss term of a window and every score after a task;
+            `clteach.progress.tensorboard` writes them for TensorBoard.
         **settings: fields of the method's Config when `learner` is a name.
 
     Returns:
@@ -98,6 +101,7 @@ def train(
         log_every,
         evaluate_on,
         quality,
+        log,
     )
     plan.check(stream)
     before = learner if isinstance(learner, Run) else None
@@ -160,6 +164,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                     if not all(map(math.isfinite, means.values())):
                         raise learner.diverged(f"its loss in task {t + 1}, step {at.step}, is not finite")
                     run.losses.append({"task": t, "phase": phase.name, "step": at.step, **means})
+                    _log(plan, {f"loss/{name}": value for name, value in means.items()}, at.done)
                     if plan.progress is not None:
                         plan.progress(at.done, total, f"task {t + 1} of {len(stream)}")
                 evaluating = plan.eval_every > 0 and at.done % plan.eval_every == 0
@@ -174,6 +179,9 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
             at.next_phase()
         learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = _evaluated(learner, held_out)
+        scores = {f"task {i + 1}": float(score) for i, score in enumerate(run.accuracy[t, : t + 1])}
+        scores["mean of tasks seen"] = float(run.accuracy[t, : t + 1].mean())
+        _log(plan, {f"{learner.measure}/{name}": score for name, score in scores.items()}, at.done)
         if plan.quality:
             _judge(run, t, held_out)
         at.next_task()
@@ -197,6 +205,12 @@ def _judge(run: Run, t: int, held_out: Sequence[Data]) -> None:
         for measure, value in learner.quality(i, data).items():
             run.quality.setdefault(measure, torch.full_like(run.accuracy, torch.nan))[t, i] = value
     learner.train()
+
+
+def _log(plan: Plan, values: dict[str, float], step: int) -> None:
+    if plan.log is not None:
+        for name, value in values.items():
+            plan.log(name, value, step)
 
 
 def _scale_learning_rates(learner: Learner, scale: float) -> None:

@@ -12,7 +12,7 @@ from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker
 from clteach.methods import build
-from clteach.progress import Report
+from clteach.progress import Log, Report
 from clteach.settings import MOST_SAMPLES, MOST_STEPS
 from clteach.training.going_on import going_on
 from clteach.training.run import Run
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     log_every: int
     evaluate_on: str
     quality: bool
+    log: Log | None = None
 
     def check(self, stream: Stream) -> None:
         """ConfigError where the arguments cannot work."""
