@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clteach.data.folders import from_folder
     from clteach.data.own_data import from_arrays
     from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
-    from clteach.data.streams import dirichlet, make_stream, permuted, split
+    from clteach.data.streams import dirichlet, faded, make_stream, permuted, split
     from clteach.data.tasks import Spec, Stream
     from clteach.learners.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
@@ -47,7 +47,7 @@ _HOME = {
     "data.folders": ["from_folder"],
     "data.own_data": ["from_arrays"],
     "data.ready_made": ["from_avalanche", "from_continuum", "from_tasks"],
-    "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
+    "data.streams": ["dirichlet", "faded", "make_stream", "permuted", "split"],
     "data.tasks": ["Spec", "Stream"],
     "learners.learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
@@ -81,6 +81,7 @@ __all__ = [
     "check_learner",
     "dirichlet",
     "encode",
+    "faded",
     "forgetting",
     "forward_transfer",
     "from_arrays",

@@ -55,18 +55,14 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     from clteach.experiments.jobs import run_jobs
     from clteach.experiments.papers import default_preset
     from clteach.experiments.summary import incremental, scores, summarise
-    from clteach.methods import method
     from clteach.metrics.accuracy import MEASURES
 
     console = _console(args.json)
     measure = _measure(settings)
     # A method that was named and cannot do the scenario is an error; one of the default four is left out.
-    methods = [name for name in settings if args.methods or args.scenario in method(name).scenarios]
-    notes = [
-        f"{name} is left out: it does not support the scenario {args.scenario!r} ({method(name).needs})"
-        for name in settings
-        if name not in methods
-    ]
+    unfit = {} if args.methods else _unfit(args, settings)
+    methods = [name for name in settings if name not in unfit]
+    notes = [f"{name} is left out: it {why}" for name, why in unfit.items()]
     jobs = [job for name in methods for job in options.jobs(args, name, settings[name])]
     console.print(_settings_line(args, jobs[0]))
     results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh, log=args.log)
@@ -114,6 +110,19 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     if args.json:
         print(json.dumps(document, allow_nan=False))
     return 0
+
+
+def _unfit(args: Run, methods: Iterable[str]) -> dict[str, str]:
+    """{method: why it cannot be trained on this stream}."""
+    from clteach.methods import method
+
+    unfit = {}
+    for name in methods:
+        if args.scenario not in method(name).scenarios:
+            unfit[name] = f"does not support the scenario {args.scenario!r} ({method(name).needs})"
+        elif args.stream.startswith("faded-") and method(name).needs_borders:
+            unfit[name] = "needs to know when a task ends"
+    return unfit
 
 
 def _measure(methods: Iterable[str]) -> str:

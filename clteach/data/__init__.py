@@ -15,8 +15,8 @@ from clteach.data.folders import from_folder
 from clteach.data.own_data import from_arrays
 from clteach.data.plane import lattice, make_cloud
 from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
-from clteach.data.streams import MAKERS, dirichlet, make_stream, permuted, split
-from clteach.data.tasks import SCENARIOS, Batch, Data, Shuffle, Spec, Stream, Task
+from clteach.data.streams import MAKERS, dirichlet, faded, make_stream, permuted, split
+from clteach.data.tasks import SCENARIOS, Batch, Data, Fade, Shuffle, Spec, Stream, Task
 
 __all__ = [
     "EXTRACTORS",
@@ -26,6 +26,7 @@ __all__ = [
     "Batch",
     "Data",
     "Dataset",
+    "Fade",
     "Shuffle",
     "Spec",
     "Stream",
@@ -34,6 +35,7 @@ __all__ = [
     "data_folder",
     "dirichlet",
     "encode",
+    "faded",
     "from_arrays",
     "from_avalanche",
     "from_continuum",

@@ -1,7 +1,7 @@
 r"""Streams of tasks: one data set cut into the sequence that a continual learner sees.
 
-Three ways to cut: by class (`split`), one permutation of the pixels per task (`permuted`), by random shares (`dirichlet`);
-and `make_stream`, which makes any of them by name.
+Four ways to cut: by class (`split`), one permutation of the pixels per task (`permuted`), by random shares (`dirichlet`),
+by class without borders (`faded`); and `make_stream`, which makes any of them by name.
 """
 
 from __future__ import annotations
@@ -286,7 +286,59 @@ def dirichlet(
     return stream_of(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
-MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
+@converted(**EXPECTED)
+def faded(
+    dataset: Dataset,
+    scenario: str = "class",
+    *,
+    fade: float = 0.5,
+    tasks: int | None = None,
+    classes: Sequence[Sequence[int]] | None = None,
+    first: int | None = None,
+    then: int | None = None,
+    class_order: str | Sequence[int] = "natural",
+    validation: float = 0.0,
+    seed: int = 0,
+) -> Stream:
+    """Cut a data set by class, each task fading into the next: no border is announced.
+
+    Where two tasks meet, each gives half of the samples, and a little before and after the other one's share falls to 0
+    linearly. Which classes have been seen is not announced either: in Class-IL all classes compete from the start.
+    Only methods that need no border can be trained on it, those whose `needs_borders` is False.
+
+    Args:
+        dataset: the data.
+        scenario: "task" (of every sample its task is known), "domain" or "class".
+        fade: share of a task's training in which it is mixed with a neighbour, in (0, 1]: 1 is a change without rest.
+        tasks, classes, first, then, class_order, validation, seed: as in `split`.
+
+    Raises:
+        ConfigError: as `split`, or a fade out of range.
+        DataError: as `split`.
+    """
+    if not 0 < fade <= 1:
+        raise ConfigError(f"fade={fade}: expected a share in (0, 1]. Clean borders are those of split.")
+    cut = split(
+        dataset,
+        scenario,
+        tasks=tasks,
+        classes=classes,
+        first=first,
+        then=then,
+        class_order=class_order,
+        validation=validation,
+        active_units="all" if scenario == "class" else "seen",
+        seed=seed,
+    )
+    return replace(cut, name=f"faded-{dataset.name}", fade=fade, fingerprint=f"{cut.fingerprint}~{fade:g}")
+
+
+MAKERS: dict[str, Callable[..., Stream]] = {
+    "split": split,
+    "permuted": permuted,
+    "dirichlet": dirichlet,
+    "faded": faded,
+}
 
 
 @converted()
@@ -302,13 +354,13 @@ def make_stream(
     """A stream by name: ``make_stream("split-mnist", "task", tasks=5)``.
 
     Args:
-        name: "split-NAME", "permuted-NAME" or "dirichlet-NAME"; NAME is a data set that `data.load` knows.
+        name: "split-NAME", "permuted-NAME", "dirichlet-NAME" or "faded-NAME"; NAME is a data set that `data.load` knows.
         scenario: "task", "domain" or "class".
         dataset: the data, when they are loaded already.
         extractor: put every method behind this frozen feature extractor (`clteach.data.EXTRACTORS`): the images are
             encoded once, and the stream is one of features.
         weights: file with the extractor's pre-trained weights; None: those it is made with, drawn from the stream's seed.
-        **settings: arguments of `split`, `permuted` or `dirichlet`. Feature vectors are permuted without padding.
+        **settings: arguments of `split`, `permuted`, `dirichlet` or `faded`. Feature vectors are permuted without padding.
 
     Raises:
         ConfigError: an unknown stream or scenario, or settings that cannot work.

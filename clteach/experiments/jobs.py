@@ -39,7 +39,7 @@ from clteach.storage import load_sealed, sealed, write_json
 from clteach.training.code import code
 from clteach.training.loop import train
 from clteach.training.run import Run
-from clteach.training.start import resolve_device
+from clteach.training.start import check_borders, resolve_device
 
 Result = dict[str, Any]
 """What a job gives: plain JSON values, see `run_job`."""
@@ -287,6 +287,7 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
         key = canonical([key, job.method, job.settings, job.steps])
         if key not in sizes:
             learner = build(job.method, stream.spec, configure(cls, dict(job.settings)))
+            check_borders(learner, stream)
             steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
             sizes[key] = steps, size, learner.describe().get("extractor")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clteach.data.tasks import Data, Shuffle, Stream
+from clteach.data.tasks import Data, Fade, Shuffle, Stream
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
@@ -132,7 +132,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
     learner, seed, device, held_out = run.learner, plan.seed, plan.device, plan.held_out(stream)
     total = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, plan.steps))
     for t in range(at.task, len(stream)):
-        data = learner.training_data(stream, t)
+        data = Data.concat(stream.around(t)) if stream.fade else learner.training_data(stream, t)
         if len(run.seconds) == t:
             run.seconds.append(0.0)
         for p, phase in [*enumerate(learner.phases(t, plan.steps))][at.phase :]:
@@ -143,7 +143,10 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                         opt.state.clear()
                 learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
-            shuffle = Shuffle(len(data), plan.batch_size, derive(seed, "shuffle", t, p), device)
+            shuffle: Shuffle | Fade = Shuffle(len(data), plan.batch_size, derive(seed, "shuffle", t, p), device)
+            if stream.fade:
+                own = derive(seed, "fade", t, p)
+                shuffle = Fade(stream.around(t), plan.batch_size, phase.steps, stream.fade, own, device)
             rng = torch.Generator(device)
             clock = time.perf_counter()
 

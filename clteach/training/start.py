@@ -84,9 +84,20 @@ def built(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
     learner.spec = stream.spec  # equal but for what the user calls things: those names are saved with it
+    check_borders(learner, stream)
     if plan.quality and not isinstance(learner, PureGenerator):
         raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
     return learner.to(plan.device)
+
+
+def check_borders(learner: Learner, stream: Stream) -> None:
+    """ConfigError for a method that must be told when a task ends, on a stream whose tasks fade into each other."""
+    if stream.fade and (learner.needs_borders or learner.cfg.fresh_optimizer):
+        what = "needs to know when a task ends" if learner.needs_borders else "forgets Adam's moments at every border"
+        raise ConfigError(
+            f"{learner.name} {what}, and the tasks of {stream.name} fade into each other. Expected finetune, er with a "
+            "reservoir (reservoir=500), or a method of your own whose needs_borders is False; or a split stream."
+        )
 
 
 def new_run(learner: Learner, stream: Stream, plan: Plan, first: int = 0, before: Run | None = None) -> Run:

@@ -61,3 +61,13 @@ def test_without_tensorboard_one_clear_error(
     assert cli.main([*RUN, "--log", "tensorboard", "--out", str(tmp_path)]) == 2
     assert "pip install tensorboard" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_faded_stream_leaves_out_who_needs_borders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faded = "run --stream faded-digits --fade 0.3 --iters 2 --jobs 1 --device cpu --tasks 2 --out".split()
+    assert cli.main([*faded, str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "ewc is left out: it needs to know when a task ends" in said and "finetune" in said
+    assert cli.main(["run", "ewc", *faded[1:], str(tmp_path)]) == 2
+    assert "reservoir=500" in capsys.readouterr().err
+    assert cli.main(["run", "er", *faded[1:], str(tmp_path), "--er.reservoir", "20"]) == 0
