@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from clteach.data.extractors import encode, register_extractor
     from clteach.data.folders import from_folder
     from clteach.data.own_data import from_arrays
-    from clteach.data.streams import dirichlet, make_stream, permuted, split
+    from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
+    from clteach.data.streams import dirichlet, faded, make_stream, permuted, split
     from clteach.data.tasks import Spec, Stream
     from clteach.learners.learner import Classifier, Generator, Learner
     from clteach.methods import METHODS, build, register
@@ -45,7 +46,8 @@ _HOME = {
     "data.extractors": ["encode", "register_extractor"],
     "data.folders": ["from_folder"],
     "data.own_data": ["from_arrays"],
-    "data.streams": ["dirichlet", "make_stream", "permuted", "split"],
+    "data.ready_made": ["from_avalanche", "from_continuum", "from_tasks"],
+    "data.streams": ["dirichlet", "faded", "make_stream", "permuted", "split"],
     "data.tasks": ["Spec", "Stream"],
     "learners.learner": ["Classifier", "Generator", "Learner"],
     "methods": ["METHODS", "build", "register"],
@@ -79,10 +81,14 @@ __all__ = [
     "check_learner",
     "dirichlet",
     "encode",
+    "faded",
     "forgetting",
     "forward_transfer",
     "from_arrays",
+    "from_avalanche",
+    "from_continuum",
     "from_folder",
+    "from_tasks",
     "load",
     "load_learner",
     "make_stream",

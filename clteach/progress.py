@@ -1,6 +1,7 @@
-"""Progress on the terminal: one bar for one run, or a row for every job that other processes work on.
+"""Progress on the terminal: one bar for one run, or a row for every job that other processes work on; and curves elsewhere.
 
 Everything goes to stderr, and nothing is shown where stderr is not a terminal (a pipe, a log file, an executed notebook).
+`tensorboard` writes losses and scores where TensorBoard reads them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from clteach.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 Report = Callable[[int, int, str], None]
 """Called as ``report(steps done, steps in all, what is being done)``."""
+Log = Callable[[str, float, int], None]
+"""Called as ``log(name of a curve, its value, steps done)``."""
 
 
 def _display() -> Progress:
@@ -68,6 +73,29 @@ def bar(description: str, show: bool | None = None) -> Iterator[Report]:
             display.update(row, completed=done, total=total, description=f"{description}, {text}")
 
         yield report
+
+
+@contextmanager
+def tensorboard(folder: str | Path) -> Iterator[Log]:
+    """Curves for TensorBoard: ``with tensorboard("out/tensorboard/ewc") as log: train("ewc", stream, log=log)``.
+
+    Args:
+        folder: where they are written; ``tensorboard --logdir`` shows it, or several of them together from above.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"curves for TensorBoard need tensorboard ({error}). Expected it to be installed: pip install tensorboard."
+        ) from None
+    writer = SummaryWriter(str(folder))
+    try:
+        yield writer.add_scalar
+    finally:
+        writer.close()
 
 
 def to_file(path: Path, every: float = 0.2) -> Report:

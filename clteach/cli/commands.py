@@ -54,22 +54,18 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     """``clteach run``."""
     from clteach.experiments.jobs import run_jobs
     from clteach.experiments.papers import default_preset
-    from clteach.experiments.summary import incremental, summarise
-    from clteach.methods import method
+    from clteach.experiments.summary import incremental, scores, summarise
     from clteach.metrics.accuracy import MEASURES
 
     console = _console(args.json)
     measure = _measure(settings)
     # A method that was named and cannot do the scenario is an error; one of the default four is left out.
-    methods = [name for name in settings if args.methods or args.scenario in method(name).scenarios]
-    notes = [
-        f"{name} is left out: it does not support the scenario {args.scenario!r} ({method(name).needs})"
-        for name in settings
-        if name not in methods
-    ]
+    unfit = {} if args.methods else _unfit(args, settings)
+    methods = [name for name in settings if name not in unfit]
+    notes = [f"{name} is left out: it {why}" for name, why in unfit.items()]
     jobs = [job for name in methods for job in options.jobs(args, name, settings[name])]
     console.print(_settings_line(args, jobs[0]))
-    results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh)
+    results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh, log=args.log)
     finished = sum(result["read_back"] for result in results)
     if finished:
         notes.append(f"{finished} of {len(results)} runs were finished before and are read back (--fresh repeats them)")
@@ -95,18 +91,38 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
         "picture": None if picture is None else str(picture),
         "notes": notes,
     }
-    file = _write(args.out / f"{stem}.json", json.dumps(document, indent=1, allow_nan=False))
+    files = [_write(args.out / f"{stem}.json", json.dumps(document, indent=1, allow_nan=False))]
+    if args.csv:
+        import pandas as pd
+
+        files.append(_write(args.out / f"{stem}.csv", pd.DataFrame(scores(results)).to_csv(index=False)))
     _print_summaries(console, summaries, measure)
     for note in notes:
         console.print(f"note: {note}", markup=False)
     matrices = f"{MEASURES[measure].label} matrices"
     console.print(
-        f"{matrices}: {picture or 'none, every training diverged'}\nnumbers: {file}\ntrained models: {args.out / 'runs'}",
+        f"{matrices}: {picture or 'none, every training diverged'}\nnumbers: {', '.join(map(str, files))}\n"
+        f"trained models: {args.out / 'runs'}",
         markup=False,
     )
+    if args.log:
+        console.print(f"curves: tensorboard --logdir {args.out / args.log}", markup=False)
     if args.json:
         print(json.dumps(document, allow_nan=False))
     return 0
+
+
+def _unfit(args: Run, methods: Iterable[str]) -> dict[str, str]:
+    """{method: why it cannot be trained on this stream}."""
+    from clteach.methods import method
+
+    unfit = {}
+    for name in methods:
+        if args.scenario not in method(name).scenarios:
+            unfit[name] = f"does not support the scenario {args.scenario!r} ({method(name).needs})"
+        elif args.stream.startswith("faded-") and method(name).needs_borders:
+            unfit[name] = "needs to know when a task ends"
+    return unfit
 
 
 def _measure(methods: Iterable[str]) -> str:

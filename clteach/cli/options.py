@@ -47,7 +47,7 @@ class Training:
     """What to train."""
 
     stream: str = "split-digits"
-    """split-NAME, permuted-NAME or dirichlet-NAME of a data set, see `clteach list`"""
+    """split-NAME, permuted-NAME, dirichlet-NAME or faded-NAME of a data set, see `clteach list`"""
     scenario: Literal["task", "domain", "class"] = "class"
     """what is known of the task, and which output units compete"""
     preset: str | None = None
@@ -68,6 +68,8 @@ class Training:
     """number of classes of every later task, e.g. 5 (increment in PyCIL); the last one gets what is left"""
     class_order: Literal["natural", "random"] | None = None
     """order in which the tasks of a split stream take the classes: by number, or shuffled anew for each seed"""
+    fade: float | None = None
+    """of a faded stream, the share of a task's training in which it is mixed with a neighbour, in (0, 1]"""
     extractor: str | None = None
     """put every method behind this frozen feature extractor ("conv", for images): the data are encoded once"""
     weights: str | None = None
@@ -93,6 +95,10 @@ class Run(Processes, Training):
     """folder for results, pictures, checkpoints and models"""
     json: bool = False
     """print one JSON document on stdout and nothing else there"""
+    csv: bool = False
+    """also write every score as a tidy table, STREAM-SCENARIO.csv: a row for each task after each task"""
+    log: Literal["tensorboard"] | None = None
+    """tensorboard: also write losses and scores for TensorBoard, where it is installed, into OUT/tensorboard"""
 
 
 @dataclass
@@ -298,10 +304,10 @@ def stream_settings(options: Training, preset: Mapping[str, Any]) -> dict[str, A
     Raises:
         ConfigError: classes of tasks for a stream that has none of its own, or not written as expected.
     """
-    names = ("tasks", "classes", "first", "then", "class_order", "extractor", "weights")
+    names = ("tasks", "classes", "first", "then", "class_order", "fade", "extractor", "weights")
     given = {key: value for key in names if (value := getattr(options, key)) is not None}
     of_split = [key for key in ("classes", "first", "then", "class_order") if key in given]
-    if of_split and not options.stream.startswith("split-"):
+    if of_split and not options.stream.startswith(("split-", "faded-")):
         raise ConfigError(
             f"--{of_split[0].replace('_', '-')} with --stream {options.stream}: its tasks are not made of classes. Expected "
             "a split stream, such as split-digits."

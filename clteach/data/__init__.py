@@ -2,7 +2,8 @@
 
 `dataset` what a data set is, `own_data` anyone's arrays (`inputs`, `labels` and `items`: what becomes of each), `folders`
 of pictures, `catalogue` data sets by name, `extractors` frozen features;
-`tasks` what a learner sees (specification, batches), `streams` how it is cut; `plane` toy data in the plane.
+`tasks` what a learner sees (specification, batches), `streams` how it is cut, `ready_made` what others cut; `plane` toy data
+in the plane.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register
 from clteach.data.folders import from_folder
 from clteach.data.own_data import from_arrays
 from clteach.data.plane import lattice, make_cloud
-from clteach.data.streams import MAKERS, dirichlet, make_stream, permuted, split
-from clteach.data.tasks import SCENARIOS, Batch, Data, Shuffle, Spec, Stream, Task
+from clteach.data.ready_made import from_avalanche, from_continuum, from_tasks
+from clteach.data.streams import MAKERS, dirichlet, faded, make_stream, permuted, split
+from clteach.data.tasks import SCENARIOS, Batch, Data, Fade, Shuffle, Spec, Stream, Task
 
 __all__ = [
     "EXTRACTORS",
@@ -24,6 +26,7 @@ __all__ = [
     "Batch",
     "Data",
     "Dataset",
+    "Fade",
     "Shuffle",
     "Spec",
     "Stream",
@@ -32,8 +35,12 @@ __all__ = [
     "data_folder",
     "dirichlet",
     "encode",
+    "faded",
     "from_arrays",
+    "from_avalanche",
+    "from_continuum",
     "from_folder",
+    "from_tasks",
     "join",
     "lattice",
     "load",

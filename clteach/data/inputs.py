@@ -26,7 +26,9 @@ GREY_OR_RGB = {"1": "L", "LA": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 _WHOLE_BYTES = [white for white in range(1, 256) if 255 % white == 0]
 
 
-def as_inputs(x: Any, part: str, channels: str | None = None, largest: float | None = None) -> np.ndarray:
+def as_inputs(
+    x: Any, part: str, channels: str | None = None, largest: float | None = None, bounded: bool = True
+) -> np.ndarray:
     """Images (N, C, H, W) as uint8 or float32 in [0, 1], or unscaled feature vectors (N, D) as float64.
 
     Args:
@@ -34,6 +36,7 @@ def as_inputs(x: Any, part: str, channels: str | None = None, largest: float | N
         part: "training" or "test", for the messages.
         channels: "first", "last", or None where the shape tells.
         largest: The value of images that means white; None: 255 for integers, 1 for floats and booleans.
+        bounded: Whether float images must lie in the range that this says.
 
     Raises:
         DataError: Anything that is not finite numbers in the range that they should have.
@@ -56,7 +59,7 @@ def as_inputs(x: Any, part: str, channels: str | None = None, largest: float | N
     if array.ndim not in (3, 4):
         expected = "expected images (N, H, W), (N, C, H, W) or (N, H, W, C), or feature vectors (N, D); reshape them"
         raise DataError(f"{part} inputs have shape {array.shape}: {expected}")
-    return _channels_first(_pixels(array, part, largest), part, channels)
+    return _channels_first(_pixels(array, part, largest, bounded), part, channels)
 
 
 def check_bright(images: np.ndarray) -> None:
@@ -130,15 +133,15 @@ def _not_numbers(array: np.ndarray, part: str) -> str:
     return f"{part} inputs are of type {array.dtype}: expected real numbers; convert them, x.astype(float)"
 
 
-def _pixels(array: np.ndarray, part: str, largest: float | None) -> np.ndarray:
+def _pixels(array: np.ndarray, part: str, largest: float | None, bounded: bool) -> np.ndarray:
     """Images as uint8, or as float32 in [0, 1] where bytes would round the quotients by `largest`."""
     if array.dtype.kind == "b":
         array, largest = array.astype(np.uint8), 1 if largest is None else largest
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what overflows is reported as inf just below
-            array = array.astype(np.float32)
+            array = array.astype(np.float32, copy=False)
     if largest is None and array.dtype.kind == "f":
-        check_unit_range(torch.from_numpy(array), part)
+        (check_unit_range if bounded else check_finite)(torch.from_numpy(array), part)
         return array
     if array.dtype.kind == "f":
         check_finite(torch.from_numpy(array), part)

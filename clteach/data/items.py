@@ -17,8 +17,8 @@ from clteach.data.dataset import reason
 from clteach.errors import DataError
 
 TASKS = (
-    "of a ready-made sequence of tasks pass inputs and labels together, from_arrays(x, y), and cut them again with "
-    "clteach.split(data, classes=[[0, 1], [2, 3], ...])"
+    "a ready-made sequence of tasks becomes a stream with clteach.from_tasks([(train, test), ...]), an avalanche benchmark "
+    "with clteach.from_avalanche(benchmark), a continuum scenario with clteach.from_continuum(scenario, test)"
 )
 
 

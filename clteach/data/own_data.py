@@ -97,35 +97,89 @@ def from_arrays(
         values = list(classes) if all(isinstance(label, str) for label in labels) else range(len(classes))
     targets = encode_labels(labels, values, "training", given=classes is not None)
     if x_test is None:
-        train, test = _hold_out(targets, test_share, seed, values)
-        x_parts, y_parts = [images[train], images[test]], [targets[train], targets[test]]
+        train, test = hold_out(targets, test_share, seed, values)
+        x_parts = [_rows(images, train), _rows(images, test)]
+        y_parts = [targets[train], targets[test]]
     else:
         test_images, test_labels = inputs_and_labels(x_test, y_test, "test", channels, largest, columns)
         test_targets = encode_labels(test_labels, values, "test", given=classes is not None)
         x_parts, y_parts = [images, test_images], [targets, test_targets]
+        _unshare(x_parts, (x, x_test))
+    del images
+    # Two frames lie between the warning and the caller: this function and its decorator.
+    return assembled(name, x_parts, y_parts, values, classes, Encoding(channels, largest), stacklevel=4)
+
+
+def assembled(
+    name: str,
+    x_parts: list[np.ndarray],
+    y_parts: list[np.ndarray],
+    values: Sequence[Any],
+    classes: Sequence[str] | None,
+    encoding: Encoding,
+    stacklevel: int,
+) -> Dataset:
+    """A data set of checked arrays.
+
+    Args:
+        name: Name of the result.
+        x_parts: Training and test inputs as `inputs_and_labels` gives them. Their memory becomes that of the data set where
+            their layout allows it, and the list is emptied, so that no more than one of them is ever copied at a time.
+        y_parts: For each the positions of the labels in ``values``.
+        values: The labels that may occur, in the order of the classes.
+        classes: Names of the classes; None: the labels themselves.
+        encoding: How raw inputs became such; of feature vectors the scale is found here.
+        stacklevel: Whose line a warning is about.
+
+    Raises:
+        DataError: A test label without a training sample, or what a `Dataset` refuses.
+    """
     unseen = ~np.isin(y_parts[1], y_parts[0])
     if unseen.any():
         at = int(unseen.argmax())
         raise DataError(unseen_label(values[y_parts[1][at]], at))
-    encoding = Encoding(channels, largest)
-    if images.ndim == 2 and x_parts[0].shape[1:] == x_parts[1].shape[1:]:  # Dataset reports shapes that differ
-        low, high = x_parts[0].min(axis=0), x_parts[0].max(axis=0)
-        x_parts = [scaled(part, low, high) for part in x_parts]
+    train, test = x_parts
+    if train.ndim == 2 and train.shape[1:] == test.shape[1:]:  # Dataset reports shapes that differ
+        low, high = train.min(axis=0), train.max(axis=0)
+        x_parts[:] = [scaled(part, low, high) for part in x_parts]
         encoding = Encoding(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    del train, test
     names = [str(value) for value in (values if classes is None else classes)]
-    kept = np.unique(targets)
+    kept = np.unique(y_parts[0])
     if len(kept) < len(names):
         empty = ", ".join(repr(names[unit]) for unit in range(len(names)) if unit not in kept)
         left = f"{len(kept)} classes are left, counted from 0: {', '.join(repr(names[unit]) for unit in kept[:3])}"
-        # Two frames lie between this line and the caller: this function and its decorator.
-        warnings.warn(f"{name}: no training sample of {empty}; {left}{', ...' if len(kept) > 3 else ''}", stacklevel=3)
+        warnings.warn(
+            f"{name}: no training sample of {empty}; {left}{', ...' if len(kept) > 3 else ''}", stacklevel=stacklevel
+        )
         y_parts = [np.searchsorted(kept, part) for part in y_parts]
-    # np.array copies: the caller may go on writing to the arrays passed in.
-    (x0, x1), (y0, y1) = ([torch.from_numpy(np.array(a, order="C")) for a in parts] for parts in (x_parts, y_parts))
+    x0, x1 = (torch.from_numpy(np.ascontiguousarray(x_parts.pop(0))) for _ in range(2))
+    y0, y1 = (torch.from_numpy(np.array(part)) for part in y_parts)
     return Dataset(name, x0, y0, x1, y1, tuple(names[unit] for unit in kept), encoding=encoding)
 
 
-def _hold_out(targets: np.ndarray, share: float, seed: int, values: Sequence[Any]) -> list[np.ndarray]:
+def _rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """x[rows] laid out in order, with one copy, where NumPy makes two if the channels stood last."""
+    out = np.empty((len(rows), *x.shape[1:]), x.dtype)
+    for start in range(0, len(rows), 1000):
+        out[start : start + 1000] = x[rows[start : start + 1000]]
+    return out
+
+
+def _unshare(parts: list[np.ndarray], given: Sequence[Any]) -> None:
+    """Copy what may still be the caller's own memory: the caller may go on writing to it."""
+    for i, (part, own) in enumerate(zip(parts, given, strict=True)):
+        if is_array(own) and part.ndim == 4:  # vectors are scaled, which copies them
+            parts[i] = np.array(part, order="C")
+
+
+def hold_out(targets: np.ndarray, share: float, seed: int, values: Sequence[Any]) -> list[np.ndarray]:
+    """Positions of training and of test samples, the same share of every class (targets (N,), positions in ``values``).
+
+    Raises:
+        ConfigError: No share.
+        DataError: A class with a single sample, or no such set can be held out.
+    """
     from sklearn.model_selection import train_test_split
 
     if not 0 < share < 1:
@@ -149,6 +203,7 @@ def inputs_and_labels(
     channels: str | None = None,
     largest: float | None = None,
     columns: Sequence[str] | None = None,
+    bounded: bool = True,
 ) -> tuple[np.ndarray, list[Hashable]]:
     """Inputs as (N, C, H, W) uint8 or float32, or unscaled (N, D) float64, and one Python label for each.
 
@@ -159,6 +214,7 @@ def inputs_and_labels(
         channels: "first", "last", or None where the shape tells.
         largest: The value of images that means white; None: 255 for integers, 1 for floats and booleans.
         columns: The keys of image and label where items are dicts; None: told by their types.
+        bounded: Whether float images must lie in the range that `largest` says.
 
     Raises:
         DataError: Anything that is not finite numbers with one label each.
@@ -167,7 +223,7 @@ def inputs_and_labels(
     if not is_array(x):
         x, own = read_items(x, part, columns, labelled=y is not None)
         y = own if y is None else y
-    array = as_inputs(x, part, channels, largest)
+    array = as_inputs(x, part, channels, largest, bounded)
     labels = python_labels(y, part)
     check_lengths(array.shape, len(labels), part)
     return array, labels

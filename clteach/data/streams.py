@@ -1,7 +1,7 @@
 r"""Streams of tasks: one data set cut into the sequence that a continual learner sees.
 
-Three ways to cut: by class (`split`), one permutation of the pixels per task (`permuted`), by random shares (`dirichlet`);
-and `make_stream`, which makes any of them by name.
+Four ways to cut: by class (`split`), one permutation of the pixels per task (`permuted`), by random shares (`dirichlet`),
+by class without borders (`faded`); and `make_stream`, which makes any of them by name.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def split(
         return [[(labels == c).nonzero().flatten() for c in group] for group in groups]
 
     train, test = rows_of(dataset.y_train), rows_of(dataset.y_test)
-    return _build(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+    return stream_of(f"split-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
 def class_counts(
@@ -198,7 +198,9 @@ def permuted(
     groups = [list(range(n))] * tasks
     train = [[(dataset.y_train == c).nonzero().flatten() for c in range(n)]] * tasks
     test = [[(dataset.y_test == c).nonzero().flatten() for c in range(n)]] * tasks
-    return _build(f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples)
+    return stream_of(
+        f"permuted-{dataset.name}", dataset, spec, groups, train, test, validation, rng, pixels, test_samples
+    )
 
 
 @converted(**EXPECTED)
@@ -233,7 +235,7 @@ def dirichlet(
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
     rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
-    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `_build` refuses
+    holds_out = 0 < validation < 1  # otherwise nothing is held out, or `stream_of` refuses
     least = 2 if holds_out else 1  # training samples of a task
     most = min(len(dataset.y_train) // least, len(dataset.y_test))
     if tasks > most:
@@ -281,10 +283,62 @@ def dirichlet(
     spec = Spec(dataset.shape, tasks, n_out, scenario, units, active_units, dataset.encoded_from)
     train = [[train[t][c] for c in groups[t]] for t in range(tasks)]
     test = [[test[t][c] for c in groups[t]] for t in range(tasks)]
-    return _build(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
+    return stream_of(f"dirichlet-{dataset.name}", dataset, spec, groups, train, test, validation, rng)
 
 
-MAKERS: dict[str, Callable[..., Stream]] = {"split": split, "permuted": permuted, "dirichlet": dirichlet}
+@converted(**EXPECTED)
+def faded(
+    dataset: Dataset,
+    scenario: str = "class",
+    *,
+    fade: float = 0.5,
+    tasks: int | None = None,
+    classes: Sequence[Sequence[int]] | None = None,
+    first: int | None = None,
+    then: int | None = None,
+    class_order: str | Sequence[int] = "natural",
+    validation: float = 0.0,
+    seed: int = 0,
+) -> Stream:
+    """Cut a data set by class, each task fading into the next: no border is announced.
+
+    Where two tasks meet, each gives half of the samples, and a little before and after the other one's share falls to 0
+    linearly. Which classes have been seen is not announced either: in Class-IL all classes compete from the start.
+    Only methods that need no border can be trained on it, those whose `needs_borders` is False.
+
+    Args:
+        dataset: the data.
+        scenario: "task" (of every sample its task is known), "domain" or "class".
+        fade: share of a task's training in which it is mixed with a neighbour, in (0, 1]: 1 is a change without rest.
+        tasks, classes, first, then, class_order, validation, seed: as in `split`.
+
+    Raises:
+        ConfigError: as `split`, or a fade out of range.
+        DataError: as `split`.
+    """
+    if not 0 < fade <= 1:
+        raise ConfigError(f"fade={fade}: expected a share in (0, 1]. Clean borders are those of split.")
+    cut = split(
+        dataset,
+        scenario,
+        tasks=tasks,
+        classes=classes,
+        first=first,
+        then=then,
+        class_order=class_order,
+        validation=validation,
+        active_units="all" if scenario == "class" else "seen",
+        seed=seed,
+    )
+    return replace(cut, name=f"faded-{dataset.name}", fade=fade, fingerprint=f"{cut.fingerprint}~{fade:g}")
+
+
+MAKERS: dict[str, Callable[..., Stream]] = {
+    "split": split,
+    "permuted": permuted,
+    "dirichlet": dirichlet,
+    "faded": faded,
+}
 
 
 @converted()
@@ -300,13 +354,13 @@ def make_stream(
     """A stream by name: ``make_stream("split-mnist", "task", tasks=5)``.
 
     Args:
-        name: "split-NAME", "permuted-NAME" or "dirichlet-NAME"; NAME is a data set that `data.load` knows.
+        name: "split-NAME", "permuted-NAME", "dirichlet-NAME" or "faded-NAME"; NAME is a data set that `data.load` knows.
         scenario: "task", "domain" or "class".
         dataset: the data, when they are loaded already.
         extractor: put every method behind this frozen feature extractor (`clteach.data.EXTRACTORS`): the images are
             encoded once, and the stream is one of features.
         weights: file with the extractor's pre-trained weights; None: those it is made with, drawn from the stream's seed.
-        **settings: arguments of `split`, `permuted` or `dirichlet`. Feature vectors are permuted without padding.
+        **settings: arguments of `split`, `permuted`, `dirichlet` or `faded`. Feature vectors are permuted without padding.
 
     Raises:
         ConfigError: an unknown stream or scenario, or settings that cannot work.
@@ -366,7 +420,7 @@ def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Gene
     return list(order)
 
 
-def _build(
+def stream_of(
     name: str,
     dataset: Dataset,
     spec: Spec,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clteach.data.dataset import Encoding, as_floats
 from clteach.errors import ConfigError
-from clteach.seeding import generator
+from clteach.seeding import derive, generator
 
 SCENARIOS = ("task", "domain", "class")
 
@@ -208,12 +208,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Stream:
-    """A sequence of tasks over one data set. Index it, iterate over it, move it with `to(device)`."""
+    """A sequence of tasks over one data set. Index it, iterate over it, move it with `to(device)`.
+
+    Its specification may know of more tasks than it has yet.
+    """
 
     name: str
     spec: Spec
     tasks: tuple[Task, ...]
     fingerprint: str
+    fade: float = (
+        0.0  # share of its training in which a task is mixed with the one before or after it; 0: clean borders
+    )
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -238,6 +244,21 @@ class Stream:
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
+
+    def upto(self, n: int) -> Stream:
+        """The first n tasks, for a learner that is built for all and goes on later (``train(run, stream, first=n)``).
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        if not 1 <= n <= len(self):
+            raise ConfigError(f"upto({n}): expected a number of tasks in 1..{len(self)}.")
+        return replace(self, tasks=self.tasks[:n], fingerprint=f"{self.fingerprint}:{n}")
+
+    def around(self, t: int) -> list[Data]:
+        """The training data of the task before, of task t and of the task after: what `Fade` draws from."""
+        nothing = self[t].train.subset(torch.arange(0, device=self[t].train.device))
+        return [self[i].train if 0 <= i < len(self) else nothing for i in (t - 1, t, t + 1)]
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream on another device; tensors shared between tasks stay shared."""
@@ -290,3 +311,57 @@ class Shuffle:
             rng = generator(self.seed, epoch, device=self.device)
             self._orders[epoch] = torch.randperm(self.n, generator=rng, device=self.device)
         return self._orders[epoch]
+
+
+class Fade:
+    r"""Batches of a task that the one before fades into, and that fades into the next one: no step is a border.
+
+    At the share u of a task's steps, a sample is of the task before or after with the probabilities
+
+    $$p_{\text{before}}(u) = \max\!\big(0, \tfrac12 - \tfrac{u}{f}\big), \qquad
+      p_{\text{after}}(u) = \max\!\big(0, \tfrac12 - \tfrac{1 - u}{f}\big):$$
+
+    half and half where two tasks meet, and mixed for a share f of a task's steps. Batch s depends only on (seed, s).
+
+    Args:
+        parts: the training data of the task before, of the task and of the one after (`Stream.around`); the first and the
+            last may be empty.
+        batch_size: samples per batch.
+        steps: steps of the task.
+        fade: f, in (0, 1].
+        seed: seed of the draws.
+        device: where the data are.
+    """
+
+    def __init__(
+        self, parts: Sequence[Data], batch_size: int, steps: int, fade: float, seed: int, device: torch.device
+    ) -> None:
+        self.batch_size, self.steps, self.fade, self.seed, self.device = batch_size, steps, fade, seed, device
+        self.starts = [0, len(parts[0]), len(parts[0]) + len(parts[1])]
+        self.orders = [
+            Shuffle(len(part), batch_size, derive(seed, place), device) if len(part) else None
+            for place, part in enumerate(parts)
+        ]
+
+    def shares(self, step: int) -> tuple[float, float]:
+        """The probabilities of the task before and of the one after."""
+        u = (step + 0.5) / self.steps
+        before, after = (max(0.0, 0.5 - distance / self.fade) for distance in (u, 1 - u))
+        return before if self.orders[0] else 0.0, after if self.orders[2] else 0.0
+
+    def __call__(self, step: int) -> Tensor:
+        """(batch_size,) int64 positions, in the three parts one after the other, of the samples of batch `step`."""
+        before, after = self.shares(step)
+        u = torch.rand(
+            self.batch_size, generator=generator(self.seed, "mix", step, device=self.device), device=self.device
+        )
+        earlier, here, later = (
+            None if order is None else start + order(step)
+            for start, order in zip(self.starts, self.orders, strict=True)
+        )
+        assert here is not None
+        if before and earlier is not None:
+            here = torch.where(u < before, earlier, here)
+        if after and later is not None:
+            here = torch.where(u >= 1 - after, later, here)
+        return here

@@ -33,13 +33,13 @@ from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner
 from clteach.methods import build, configure, method, register
 from clteach.metrics.accuracy import average_score, forgetting
-from clteach.progress import Watched, board, to_file
+from clteach.progress import Watched, board, tensorboard, to_file
 from clteach.settings import SEED, convert_fields
 from clteach.storage import load_sealed, sealed, write_json
 from clteach.training.code import code
 from clteach.training.loop import train
 from clteach.training.run import Run
-from clteach.training.start import resolve_device
+from clteach.training.start import check_borders, resolve_device
 
 Result = dict[str, Any]
 """What a job gives: plain JSON values, see `run_job`."""
@@ -101,6 +101,7 @@ def run_jobs(
     keep: bool = False,
     fresh: bool = False,
     show: bool | None = None,
+    log: str | None = None,
 ) -> list[Result]:
     """Train all jobs, as many at a time as there are cores, the longest first.
 
@@ -113,6 +114,7 @@ def run_jobs(
         keep: also keep the trained models, for `clteach.training.run.Run.load`.
         fresh: start every run anew, instead of reading back what is finished and resuming what is not.
         show: show the progress; None: where stderr is a terminal.
+        log: "tensorboard" also writes curves for TensorBoard into ``out/tensorboard``, of the runs that are trained now.
 
     Returns:
         One result per job, in the order of `jobs` (see `run_job`), with ``read_back``: was it finished before?
@@ -120,10 +122,15 @@ def run_jobs(
     Raises:
         ClteachError: settings, data or a folder that cannot be used, or a worker that was killed.
     """
+    if log not in (None, "tensorboard"):
+        raise unknown("log", str(log), ["tensorboard"])
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     out = Path(out).absolute()  # workers may start in another folder
     check_place(out, n_jobs)
+    if log is not None:
+        with tempfile.TemporaryDirectory(dir=out) as folder, tensorboard(folder):
+            pass  # is it installed? before anything is trained
     plans = _plan(jobs, out)
     if fresh:
         for plan in plans:
@@ -142,7 +149,10 @@ def run_jobs(
     ]
     with board(watched, show):
         done = _dispatch(
-            [(p.job, method(p.job.method), p.folder, keep, p.code) for p in todo], n_jobs, backend, address
+            [(p.job, method(p.job.method), p.folder, keep, p.code, log and out / log / p.folder.name) for p in todo],
+            n_jobs,
+            backend,
+            address,
         )
     for plan, result in zip(todo, done, strict=True):
         results[plan.folder] = result
@@ -152,7 +162,14 @@ def run_jobs(
     return [{**(results[plan.folder] or {}), "read_back": plan.folder not in waiting} for plan in plans]
 
 
-def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, source: str | None = None) -> Result:
+def run_job(
+    job: Job,
+    cls: type[Learner],
+    folder: Path,
+    keep: bool = False,
+    source: str | None = None,
+    curves: Path | None = None,
+) -> Result:
     """Train one job with one thread in this process, and write ``result.json`` into its folder.
 
     Args:
@@ -161,6 +178,7 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
         folder: the job's folder; a checkpoint in it is resumed.
         keep: also write the trained model there.
         source: fingerprint of the code, see `clteach.training.code`: another process may not find the source.
+        curves: folder for TensorBoard's curves; None: none.
 
     Returns:
         ``job``, the ``device`` and the ``commit`` that it ran on, ``accuracy`` (T, T) and ``initial`` (T,) in [0, 1],
@@ -179,19 +197,21 @@ def run_job(job: Job, cls: type[Learner], folder: Path, keep: bool = False, sour
     try:
         stream = job.make_stream(job.seed)
         learner = build(job.method, stream.spec, configure(cls, dict(job.settings)), job.seed)
-        run = train(
-            learner,
-            stream,
-            steps=job.steps,
-            batch_size=job.batch,
-            seed=job.seed,
-            device=job.device,
-            checkpoint=checkpoint,
-            source=source,
-            evaluate_on=job.evaluate_on,
-            quality=issubclass(cls, PureGenerator),
-            progress=to_file(folder / "progress"),
-        )
+        with contextlib.nullcontext() if curves is None else tensorboard(curves) as log:
+            run = train(
+                learner,
+                stream,
+                steps=job.steps,
+                batch_size=job.batch,
+                seed=job.seed,
+                device=job.device,
+                checkpoint=checkpoint,
+                source=source,
+                evaluate_on=job.evaluate_on,
+                quality=issubclass(cls, PureGenerator),
+                progress=to_file(folder / "progress"),
+                log=log,
+            )
     except DivergedError as error:  # one setting of many that was too bold must not end the others
         diverged = str(error)
     finally:
@@ -267,6 +287,7 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
         key = canonical([key, job.method, job.settings, job.steps])
         if key not in sizes:
             learner = build(job.method, stream.spec, configure(cls, dict(job.settings)))
+            check_borders(learner, stream)
             steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
             sizes[key] = steps, size, learner.describe().get("extractor")

@@ -10,6 +10,7 @@ import torch
 
 from clteach.experiments.jobs import Result
 from clteach.metrics.accuracy import average_incremental_accuracy, mean_sem
+from clteach.training.run import tidy
 
 
 def summarise(results: Sequence[Result]) -> dict[str, Any]:
@@ -70,6 +71,19 @@ def incremental(results: Sequence[Result]) -> dict[str, Any]:
         "average_incremental_accuracy": statistics([average_incremental_accuracy(R) for R in matrices]),
         "average_incremental_accuracy_by_samples": statistics(by_samples),
     }
+
+
+def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """All scores of all runs as tidy rows, as those of `clteach.training.run.Run.frame`; none of runs that diverged."""
+    return [
+        row
+        for result in results
+        if not result.get("diverged")
+        for measure in [result.get("measure", "accuracy")]
+        for row in tidy(
+            {key: result["job"][key] for key in ("method", "stream", "scenario", "seed")}, measure, result, measure
+        )
+    ]
 
 
 def _matrix(rows: list[list[float | None]]) -> torch.Tensor:

@@ -111,6 +111,7 @@ class Learner(nn.Module):
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     needs: ClassVar[str] = ""  # why a scenario is missing from `scenarios`, for the error message
     takes_features: ClassVar[bool] = True  # does it work on an encoded stream, whose inputs are not in [0, 1]?
+    needs_borders: bool = True  # must it be told when a task ends, so that no stream can fade from one into the next?
     takes_net: ClassVar[bool] = False  # can it be given a network of one's own?
     measure: ClassVar[str] = "accuracy"  # what `evaluate` returns, one of `clteach.metrics.accuracy.MEASURES`
     active_now: Tensor  # (n_tasks, n_out) bool: active units of a sample of each task, now

@@ -64,7 +64,7 @@ def empty_samples(n: int, shape: Sequence[int]) -> Tensor:
     return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
 
 
-def write_samples(kept: Tensor, rows: slice, x: Tensor) -> None:
+def write_samples(kept: Tensor, rows: slice | Tensor, x: Tensor) -> None:
     """Write inputs x (n, *shape) in [0, 1] into these rows of `empty_samples`; pixels are rounded to the nearest byte."""
     kept[rows] = (x * 255).round().to(torch.uint8) if kept.dtype == torch.uint8 else x
 
@@ -73,6 +73,50 @@ def read_samples(kept: Tensor, index: Tensor) -> Tensor:
     """(n, *shape) float32 inputs in [0, 1] at positions `index` (n,) of `empty_samples`."""
     x = kept.index_select(0, index)
     return x.to(torch.float32).div_(255) if kept.dtype == torch.uint8 else x
+
+
+class Reservoir(nn.Module):
+    """A fixed number of real samples, each of all that were seen with the same probability (Vitter 1985).
+
+    It is filled as samples come and needs to know of no task. Images are kept as bytes (uint8), vectors as float32.
+
+    Args:
+        shape: shape of one input.
+        capacity: number of samples kept.
+    """
+
+    x: Tensor  # (capacity + 1, *shape); the last place is for what is not kept
+    y: Tensor  # (capacity + 1,)
+    task: Tensor  # (capacity + 1,)
+    seen: Tensor  # () int64, samples seen so far
+
+    def __init__(self, shape: Sequence[int], capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.register_buffer("x", empty_samples(capacity + 1, shape))
+        for name in ("y", "task"):
+            self.register_buffer(name, torch.zeros(capacity + 1, dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def add(self, batch: Batch, u: Tensor) -> None:
+        """Offer a batch of B samples, with u (B,) uniform random numbers in [0, 1)."""
+        k = self.seen + torch.arange(len(u), device=u.device)
+        # Sample k (from 0) gets place k while there is room, then place ⌊u (k + 1)⌋, if there is one.
+        place = torch.where(k < self.capacity, k, (u.double() * (k + 1)).long()).clamp_max(self.capacity)
+        # Of several for one place the last one keeps it, as if they came one by one.
+        overwritten = (place[:, None] == place).triu(1).any(1)
+        place = place.masked_fill(overwritten, self.capacity)
+        write_samples(self.x, place, batch.x)
+        self.y[place], self.task[place] = batch.y, batch.task
+        for kept in (self.x, self.y, self.task):
+            kept[self.capacity] = 0
+        self.seen += len(u)
+
+    def batch(self, u: Tensor) -> Batch:
+        """Samples of the memory for u (n,) uniform random numbers in [0, 1); zeros while it is empty."""
+        index = (u.double() * self.seen.clamp_max(self.capacity)).long()
+        return Batch(read_samples(self.x, index), self.y.index_select(0, index), self.task.index_select(0, index))
 
 
 class Memory(nn.Module):

@@ -7,6 +7,12 @@ so far counts alike:
 $$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)\, \mathcal{L}_{\text{memory}}.$$
 
 Simple and strong. It stores data, which generative replay does not.
+
+Where tasks fade into each other there is no end of a task to choose samples at. With a *reservoir* (Vitter 1985) every
+sample seen so far is in the memory with the same probability, at any time, and both losses count alike:
+
+$$P(\text{sample } k \text{ is kept}) = \frac{\text{capacity}}{\text{seen}}, \qquad
+  \mathcal{L} = \tfrac12\, \mathcal{L}_{\text{current}} + \tfrac12\, \mathcal{L}_{\text{memory}}.$$
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise
-from clteach.learners.replay import Memory
+from clteach.learners.replay import Memory, Reservoir
 from clteach.settings import MOST_SAMPLES, within
 
 
@@ -35,19 +41,37 @@ class ER(Classifier):
 
         per_class: int = 100
         """samples kept per class of a task"""
+        reservoir: int | None = None
+        """of er: instead, this many random ones of all samples seen, kept as they come: it needs no borders of tasks"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            within("memory", 1, MOST_SAMPLES, per_class=self.per_class)
+            within("memory", 1, MOST_SAMPLES, per_class=self.per_class, reservoir=self.reservoir)
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
-        self.memory = Memory(spec, self.cfg.per_class)
+        self.needs_borders = self.cfg.reservoir is None
+        if self.cfg.reservoir is None:
+            self.memory = Memory(spec, self.cfg.per_class)
+        else:
+            self.reservoir = Reservoir(spec.shape, self.cfg.reservoir)
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        if self.cfg.reservoir is not None:
+            u = torch.rand(2, n, generator=rng, device=rng.device)
+            return {"replayed": u[0], "kept": u[1]}
         return {"memory": self.memory.draw(self.t, n, rng)}
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
+        if self.cfg.reservoir is not None:
+            old = self.reservoir.batch(noise["replayed"])
+            half = 0.5 * (self.reservoir.seen > 0)  # before the first step there is nothing to replay
+            logits = self.net(torch.cat([batch.x, old.x]))
+            # L = ½ L_current + ½ L_memory
+            return {
+                "current": (1 - half) * self.cross_entropy(logits[: len(batch.y)], batch),
+                "replay": half * self.cross_entropy(logits[len(batch.y) :], old),
+            }
         if self.t == 0:
             return super().loss(batch, noise)
         old = self.memory.batch(noise["memory"])
@@ -59,5 +83,12 @@ class ER(Classifier):
             "replay": (1 - share) * self.cross_entropy(logits[len(batch.y) :], old),
         }
 
+    def step(self, batch: Batch, noise: Noise) -> Losses:
+        losses = super().step(batch, noise)
+        if self.cfg.reservoir is not None:
+            self.reservoir.add(batch, noise["kept"])
+        return losses
+
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
-        self.memory.add(t, data, rng)
+        if self.cfg.reservoir is None:
+            self.memory.add(t, data, rng)

@@ -17,3 +17,4 @@ class FineTune(Classifier):
 
     name = "finetune"
     summary = "train on each task as it comes (lower bound)"
+    needs_borders = False

@@ -1,4 +1,5 @@
-"""One function per picture: plain data in, a Figure out. `look` colours and files; `matrices`, `curves`, `scores`, `images`.
+"""One function per picture: plain data in, a Figure out. `look` colours and files; `matrices`, `curves`, `scores`, `images`,
+`runs`.
 
 Every function returns a `Picture`, which a notebook displays and `save` writes to a file. A function that takes `ax` draws
 there and returns its Figure. Accuracies go in as shares of 1 and are shown in percent; another measure is shown as it is.
@@ -32,6 +33,7 @@ from clteach.plots.look import (
     to_png,
 )
 from clteach.plots.matrices import accuracy_matrices, accuracy_matrix
+from clteach.plots.runs import run
 from clteach.plots.scores import (
     accuracy_against,
     accuracy_against_cost,
@@ -72,6 +74,7 @@ __all__ = [
     "latent_scatter",
     "losses",
     "measures_by_row",
+    "run",
     "samples",
     "save",
     "score_histogram",

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clteach.data.tasks import Data, Shuffle, Stream
+from clteach.data.tasks import Data, Fade, Shuffle, Stream
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
-from clteach.progress import Report
+from clteach.progress import Log, Report
 from clteach.seeding import derive, generator, whole_seed
 from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
@@ -31,9 +31,10 @@ from clteach.training.start import Plan, built, new_run, resolve_device
 
 @converted(seed=SEED)
 def train(
-    learner: Learner | str,
+    learner: Learner | Run | str,
     stream: Stream,
     *,
+    first: int = 0,
     steps: int = 2000,
     batch_size: int = 128,
     seed: int = 0,
@@ -48,13 +49,17 @@ def train(
     compile: bool | str = False,
     source: str | None = None,
     net: NetMaker | None = None,
+    log: Log | None = None,
     **settings: Any,
 ) -> Run:
     """Train a learner on a stream, task after task, and evaluate it on every task after each.
 
     Args:
-        learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields).
+        learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields); with
+            `first` one that was trained, or its `Run`, whose results are then kept.
         stream: the tasks.
+        first: go on with this task, counted from 0, the tasks before it having been learned. A copy of the learner goes on,
+            and ends with the same weights as if it had had all tasks from the start (with the same seed, steps and batches).
         steps: steps per task.
         batch_size: samples per step.
         seed: seed of everything that is random in training (and of the initial weights when `learner` is a name).
@@ -71,13 +76,16 @@ def train(
             pays off in long runs only, mostly on a GPU.
         source: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
         net: with a method's name, makes a network of one's own, see `clteach.build`.
+        log: called as ``log(name, value, steps done)`` with every loss term of a window and every score after a task;
+            `clteach.progress.tensorboard` writes them for TensorBoard.
         **settings: fields of the method's Config when `learner` is a name.
 
     Returns:
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work or that memory does not suffice for, or a learner that was trained already.
+        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, or
+            one that cannot go on as if it had had all tasks from the start.
         DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
@@ -93,11 +101,14 @@ def train(
         log_every,
         evaluate_on,
         quality,
+        log,
     )
     plan.check(stream)
-    learner = built(learner, stream, plan, net, settings)
+    before = learner if isinstance(learner, Run) else None
+    learner = built(learner.learner if isinstance(learner, Run) else learner, stream, plan, net, settings, first)
     stream = stream.to(plan.device)
-    run, at = new_run(learner, stream, plan), Position()
+    run, at = new_run(learner, stream, plan, first, before), Position(task=first)
+    at.done = sum(phase.steps for t in range(first) for phase in learner.phases(t, plan.steps))
     fits = in_memory(
         f"{learner.name}: training in batches of {batch_size}", "a smaller batch_size, fewer units or samples"
     )
@@ -108,8 +119,9 @@ def train(
             restore(plan.checkpoint, run, at)
         else:
             learner.prepare(stream)
-            learner.enter(0, Phase("initial", 0))
-            run.initial = _evaluated(learner, plan.held_out(stream))
+            if first == 0:
+                learner.enter(0, Phase("initial", 0))
+                run.initial = _evaluated(learner, plan.held_out(stream))
         _loop(run, at, stream, plan)
     learner.eval()  # whoever uses it now has batch norm and dropout of a network of their own as they should be
     return run
@@ -120,7 +132,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
     learner, seed, device, held_out = run.learner, plan.seed, plan.device, plan.held_out(stream)
     total = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, plan.steps))
     for t in range(at.task, len(stream)):
-        data = learner.training_data(stream, t)
+        data = Data.concat(stream.around(t)) if stream.fade else learner.training_data(stream, t)
         if len(run.seconds) == t:
             run.seconds.append(0.0)
         for p, phase in [*enumerate(learner.phases(t, plan.steps))][at.phase :]:
@@ -131,7 +143,10 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                         opt.state.clear()
                 learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
-            shuffle = Shuffle(len(data), plan.batch_size, derive(seed, "shuffle", t, p), device)
+            shuffle: Shuffle | Fade = Shuffle(len(data), plan.batch_size, derive(seed, "shuffle", t, p), device)
+            if stream.fade:
+                own = derive(seed, "fade", t, p)
+                shuffle = Fade(stream.around(t), plan.batch_size, phase.steps, stream.fade, own, device)
             rng = torch.Generator(device)
             clock = time.perf_counter()
 
@@ -152,6 +167,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                     if not all(map(math.isfinite, means.values())):
                         raise learner.diverged(f"its loss in task {t + 1}, step {at.step}, is not finite")
                     run.losses.append({"task": t, "phase": phase.name, "step": at.step, **means})
+                    _log(plan, {f"loss/{name}": value for name, value in means.items()}, at.done)
                     if plan.progress is not None:
                         plan.progress(at.done, total, f"task {t + 1} of {len(stream)}")
                 evaluating = plan.eval_every > 0 and at.done % plan.eval_every == 0
@@ -166,6 +182,9 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
             at.next_phase()
         learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = _evaluated(learner, held_out)
+        scores = {f"task {i + 1}": float(score) for i, score in enumerate(run.accuracy[t, : t + 1])}
+        scores["mean of tasks seen"] = float(run.accuracy[t, : t + 1].mean())
+        _log(plan, {f"{learner.measure}/{name}": score for name, score in scores.items()}, at.done)
         if plan.quality:
             _judge(run, t, held_out)
         at.next_task()
@@ -189,6 +208,12 @@ def _judge(run: Run, t: int, held_out: Sequence[Data]) -> None:
         for measure, value in learner.quality(i, data).items():
             run.quality.setdefault(measure, torch.full_like(run.accuracy, torch.nan))[t, i] = value
     learner.train()
+
+
+def _log(plan: Plan, values: dict[str, float], step: int) -> None:
+    if plan.log is not None:
+        for name, value in values.items():
+            plan.log(name, value, step)
 
 
 def _scale_learning_rates(learner: Learner, scale: float) -> None:

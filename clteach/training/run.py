@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from clteach.errors import CheckpointError
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.methods import configure, method
 from clteach.storage import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -49,12 +52,32 @@ class Run:
     @property
     def iterations_per_second(self) -> float:
         """Training steps per second over the whole run."""
-        steps = sum(phase.steps for t in range(len(self.accuracy)) for phase in self.phases(t))
+        trained = [
+            t for t, seconds in enumerate(self.seconds) if seconds
+        ]  # the first tasks may be those of another run
+        steps = sum(phase.steps for t in trained for phase in self.phases(t))
         return steps / max(sum(self.seconds), 1e-9)
 
     def phases(self, t: int) -> list[Phase]:
         """The phases of task t."""
         return self.learner.phases(t, self.config["steps"])
+
+    def frame(self) -> pd.DataFrame:
+        """All scores as a tidy data frame, one row for each.
+
+        Returns:
+            Columns method, stream, scenario, seed, measure, ``after`` (tasks learned; 0: before any training), ``task``
+            (evaluated on, from 1) and ``value``, accuracies as shares of 1. What was not evaluated is left out.
+        """
+        import pandas as pd
+
+        about = {
+            "method": self.config["name"],
+            "stream": self.config["stream"],
+            "scenario": self.learner.spec.scenario,
+            "seed": self.config["train_seed"],
+        }
+        return pd.DataFrame(tidy(about, self.learner.measure, self.numbers()))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``run.json`` (numbers and settings) and ``learner.safetensors`` (weights) into `folder`.
@@ -112,6 +135,28 @@ class Run:
         (self.initial,) = _matrix([numbers["initial"]])
         self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
         self.quality = {measure: _matrix(rows) for measure, rows in numbers["quality"].items()}
+
+
+def tidy(
+    about: dict[str, Any], measure: str, numbers: dict[str, Any], matrix: str = "accuracy"
+) -> list[dict[str, Any]]:
+    """One row {**about, measure, after, task, value} for each score of a run.
+
+    Args:
+        about: what every row says of the run.
+        measure: what the scores are.
+        numbers: of a run (`Run.numbers`), plain JSON values.
+        matrix: the name that its matrix of scores has among them.
+    """
+    scores = {measure: [numbers["initial"], *numbers[matrix]]}
+    scores |= {name: [[], *rows] for name, rows in (numbers.get("quality") or {}).items() if name != measure}
+    return [
+        {**about, "measure": name, "after": after, "task": task, "value": value}
+        for name, rows in scores.items()
+        for after, row in enumerate(rows)
+        for task, value in enumerate(row, start=1)
+        if value is not None
+    ]
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:

@@ -12,8 +12,9 @@ from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker
 from clteach.methods import build
-from clteach.progress import Report
+from clteach.progress import Log, Report
 from clteach.settings import MOST_SAMPLES, MOST_STEPS
+from clteach.training.going_on import going_on
 from clteach.training.run import Run
 
 
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
     log_every: int
     evaluate_on: str
     quality: bool
+    log: Log | None = None
 
     def check(self, stream: Stream) -> None:
         """ConfigError where the arguments cannot work."""
@@ -53,35 +55,53 @@ class Plan(NamedTuple):
 
 
 def built(
-    learner: Learner | str, stream: Stream, plan: Plan, net: NetMaker | None, settings: dict[str, Any]
+    learner: Learner | str, stream: Stream, plan: Plan, net: NetMaker | None, settings: dict[str, Any], first: int = 0
 ) -> Learner:
-    """The learner, on its device: the one given, or one of the method that is named.
+    """The learner, on its device: the one given, or one of the method that is named, or one that goes on with task `first`.
 
     Raises:
         ConfigError: a learner that does not fit the stream or is trained already, or settings for one that is built.
     """
+    if first < 0 or (first and isinstance(learner, str)):
+        raise ConfigError(
+            f"first={first}: expected the number of tasks that a trained learner has learned; give its run or it itself."
+        )
     if isinstance(learner, str):
         learner = build(learner, stream.spec, seed=plan.seed, net=net, **settings)
     elif settings or net is not None:
         given = ", ".join([*settings, *(["net"] if net is not None else [])])
         raise ConfigError(f"{given}: settings go with a method's name; this learner is already built.")
+    elif first:
+        learner = going_on(learner, stream, first, plan.steps)
     elif learner.t >= 0 and (plan.checkpoint is None or not plan.checkpoint.exists()):
         raise ConfigError(
             f"this {learner.name} has been trained already, up to task {learner.t + 1}: training it again would start from "
-            "what it knows. Build a new one, or give checkpoint= to resume an interrupted run."
+            f"what it knows. Build a new one, say first={learner.t + 1} to go on with the tasks after these, or give "
+            "checkpoint= to resume an interrupted run."
         )
     if learner.spec != stream.spec:
         raise ConfigError(
             f"the learner was built for {learner.spec}, the stream is {stream.spec}: build it with stream.spec."
         )
     learner.spec = stream.spec  # equal but for what the user calls things: those names are saved with it
+    check_borders(learner, stream)
     if plan.quality and not isinstance(learner, PureGenerator):
         raise ConfigError(f"quality=True: {learner.name} is not judged by its samples. Expected a pure generator.")
     return learner.to(plan.device)
 
 
-def new_run(learner: Learner, stream: Stream, plan: Plan) -> Run:
-    """A `Run` without results, and with everything that is needed to repeat it."""
+def check_borders(learner: Learner, stream: Stream) -> None:
+    """ConfigError for a method that must be told when a task ends, on a stream whose tasks fade into each other."""
+    if stream.fade and (learner.needs_borders or learner.cfg.fresh_optimizer):
+        what = "needs to know when a task ends" if learner.needs_borders else "forgets Adam's moments at every border"
+        raise ConfigError(
+            f"{learner.name} {what}, and the tasks of {stream.name} fade into each other. Expected finetune, er with a "
+            "reservoir (reservoir=500), or a method of your own whose needs_borders is False; or a split stream."
+        )
+
+
+def new_run(learner: Learner, stream: Stream, plan: Plan, first: int = 0, before: Run | None = None) -> Run:
+    """A `Run` with all that is needed to repeat it, and without results, or with those of the tasks before `first`."""
     config = {
         **learner.describe(),
         "stream": stream.name,
@@ -94,9 +114,17 @@ def new_run(learner: Learner, stream: Stream, plan: Plan) -> Run:
         "eval_every": plan.eval_every,
         "evaluate_on": plan.evaluate_on,
         "quality": plan.quality,
+        **({"first": first} if first else {}),
     }
     T = len(stream)
-    return Run(learner, config, torch.full((T, T), torch.nan).double(), torch.full((T,), torch.nan).double())
+    run = Run(learner, config, torch.full((T, T), torch.nan).double(), torch.full((T,), torch.nan).double())
+    run.seconds = [0.0] * first
+    if before is not None:
+        run.seconds, run.losses = [*before.seconds], [*before.losses]
+        run.initial[:first] = before.initial
+        if not hasattr(learner, "judge"):  # the judge of a generator's samples knows the later tasks now
+            run.accuracy[:first, :first] = before.accuracy
+    return run
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

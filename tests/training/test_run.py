@@ -11,7 +11,8 @@ import torch
 from clteach.data.streams import split
 from clteach.errors import CheckpointError
 from clteach.methods import METHODS
-from clteach.training.learner_checks import quick, same_state, toy_data
+from clteach.training.learner_checks import quick, same_state, tiny, toy_data
+from clteach.training.loop import train
 from clteach.training.run import Run, load_learner
 
 
@@ -44,3 +45,44 @@ def test_saved_files_are_plain(tmp_path: Path) -> None:
     folder = run.save(tmp_path / "run")
     assert sorted(p.name for p in folder.iterdir()) == ["learner.safetensors", "run.json"]
     assert json.loads((folder / "run.json").read_text())["config"]["name"] == "finetune"
+
+
+def test_the_frame_holds_every_score_once() -> None:
+    run = quick(METHODS["ewc"], split(toy_data(), tasks=2))
+    frame = run.frame()
+    assert [*frame.columns] == ["method", "stream", "scenario", "seed", "measure", "after", "task", "value"]
+    assert (
+        set(frame["method"]) == {"ewc"}
+        and set(frame["stream"]) == {"split-toy"}
+        and set(frame["scenario"]) == {"class"}
+    )
+    for after, scores in enumerate([run.initial, *run.accuracy]):
+        assert frame[frame["after"] == after].sort_values("task")["value"].tolist() == scores.tolist()
+    run.accuracy[0, 1] = torch.nan  # not evaluated
+    assert len(run.frame()) == len(frame) - 1 == 5
+
+
+def test_the_frame_of_a_generator_has_all_its_measures() -> None:
+    stream = split(toy_data(), tasks=2)
+    cls = METHODS["vae-finetune"]
+    run = train(cls(stream.spec, tiny(cls)), stream, steps=2, batch_size=5, quality=True, device="cpu")
+    counts = run.frame()["measure"].value_counts().to_dict()
+    assert counts == {"fid": 6, "precision": 3, "recall": 3}  # fid also before training and of tasks to come
+
+
+def test_the_log_gets_every_loss_and_every_score() -> None:
+    stream, rows = split(toy_data(), tasks=2), []
+    cls = METHODS["ewc"]
+    run = train(
+        cls(stream.spec, tiny(cls)), stream, steps=4, log_every=3, device="cpu", log=lambda *row: rows.append(row)
+    )
+    losses = [(f"loss/{k}", row[k], 4 * row["task"] + row["step"]) for row in run.losses for k in row if k == "current"]
+    assert [row for row in rows if row[0] == "loss/current"] == losses and [row[2] for row in losses] == [3, 4, 7, 8]
+    first, second = run.accuracy.tolist()
+    assert [row for row in rows if row[0].startswith("accuracy")] == [
+        ("accuracy/task 1", first[0], 4),
+        ("accuracy/mean of tasks seen", first[0], 4),
+        ("accuracy/task 1", second[0], 8),
+        ("accuracy/task 2", second[1], 8),
+        ("accuracy/mean of tasks seen", pytest.approx(sum(second) / 2), 8),
+    ]
