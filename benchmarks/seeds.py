@@ -56,7 +56,7 @@ def in_second_task(name: str, stream: Stream, hidden: tuple[int, ...], seed: int
     return learner, phase
 
 
-def steps_of(name: str, stream: Stream, hidden: tuple[int, ...], seeds: int) -> tuple[Callable, Callable, Learner]:  # type: ignore[type-arg]
+def steps_of(name: str, stream: Stream, hidden: tuple[int, ...], seeds: int) -> tuple[Callable, Callable, Learner]:
     """Functions that do step s of all seeds, one after the other and at once; and one of the learners."""
     device = stream[0].train.device
     alone = [in_second_task(name, stream, hidden, seed)[0] for seed in range(seeds)]

@@ -151,8 +151,8 @@ def why_apart(learners: Sequence[Learner]) -> None:
         raise NotTogether("their tensors have different shapes")
 
 
-def pays_off(learner: Learner, batch_size: int) -> bool:
-    """Is training seeds of this learner at once faster than one after the other?
+def pays_off(learner: Learner, batch_size: int, device: torch.device | str = "cpu") -> bool:
+    """Is training seeds of this learner at once on that device faster than one after the other?
 
     On a CPU with one thread it is as long as starting the operations takes longer than a good part of their arithmetic,
     about 6 operations per weight that learns and sample (`benchmarks/seeds.py`).
@@ -162,7 +162,7 @@ def pays_off(learner: Learner, batch_size: int) -> bool:
     except NotTogether:
         return False
     learning = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    return learner.device.type != "cpu" or 6 * learning * batch_size < MOST_ARITHMETIC
+    return torch.device(device).type != "cpu" or 6 * learning * batch_size < MOST_ARITHMETIC
 
 
 MOST_ARITHMETIC = 1e8
