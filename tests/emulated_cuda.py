@@ -227,7 +227,7 @@ class _Calls(TorchFunctionMode):
         if func is Tensor.to:
             return self.to(*args, **kwargs)
         if name == "new_tensor":
-            kwargs.setdefault("device", args[0].device)
+            kwargs.setdefault("device", CUDA if device.holds(args[0]) else CPU)
         if name in FACTORIES and kwargs.get("device") is not None:
             return self.make(func, name, args, kwargs)
         rng, first = kwargs.get("generator"), next(iter(args), None)
