@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 SIZE ?= quick
+MINUTES ?= 12
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +25,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(1)/bin/python 
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises claims times record bench peers clean distclean
+.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks chapters-full exercises claims times record bench gpu peers clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -62,6 +63,9 @@ wheel-test: $(VENV)/.dev  ## build the wheel, install it into an empty environme
 notebooks: $(VENV)/.dev  ## execute the chapters and rewrite them (SIZE=full: the papers' settings, into out/notebooks)
 	$(ONE_THREAD) CLTEACH_SIZE=$(SIZE) $(BIN)/python notebooks/execute.py
 
+chapters-full: $(VENV)/.dev  ## execute every cell at full size with a few steps of each training, before a release
+	$(ONE_THREAD) $(BIN)/python notebooks/full.py
+
 exercises: $(VENV)/.dev  ## write the exercises of clteach/exercises into the chapters, without executing the rest
 	$(BIN)/python notebooks/execute.py --exercises
 
@@ -80,6 +84,10 @@ bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arit
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
 	$(BIN)/python -m benchmarks.grading
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.seeds
+
+gpu: $(VENV)/.dev  ## all that is wanted of a GPU, in MINUTES=12: tests, speed, many seeds, records; repeat it to go on
+	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES)
 
 peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from clteach.training.learner_checks import check_learner
     from clteach.training.loop import train
     from clteach.training.run import Run, load_learner
+    from clteach.training.seeds import train_seeds
 
 _HOME = {
     "data.catalogue": ["load"],
@@ -61,6 +62,7 @@ _HOME = {
     "training.learner_checks": ["check_learner"],
     "training.loop": ["train"],
     "training.run": ["Run", "load_learner"],
+    "training.seeds": ["train_seeds"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = frozenset(info.name for info in iter_modules(__path__))
@@ -97,6 +99,7 @@ __all__ = [
     "register_extractor",
     "split",
     "train",
+    "train_seeds",
 ]
 
 

@@ -1,9 +1,15 @@
-"""On a GPU: the same results as on the CPU, and no step that waits for the device."""
+"""On a GPU: the same results as on the CPU, and no step that waits for the device.
+
+Where there is no GPU these tests run under an emulation of CUDA's rules (tests/emulated_cuda.py).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from emulated_cuda import emulated
 
 from clteach.data.streams import split
 from clteach.data.tasks import Batch
@@ -12,11 +18,18 @@ from clteach.seeding import generator
 from clteach.training.learner_checks import tiny, toy_data
 from clteach.training.loop import train
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand"),
-]
+pytestmark = pytest.mark.cuda
 CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> Iterator[None]:
+    """A GPU, or an emulated one."""
+    if torch.cuda.is_available():
+        yield
+    else:
+        with emulated():
+            yield
 
 
 @pytest.mark.parametrize(("name", "scenario"), CASES)

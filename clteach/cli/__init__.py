@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from clteach.cli import commands, options
+from clteach.cli import commands, options, reading
 from clteach.errors import ClteachError, unknown
 from clteach.version import __version__
 
@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for an error of the user's to mend, 130 for Ctrl-C, 1 for anything else."""
     args = list(sys.argv[1:] if argv is None else argv)
     _print_what_can_be()
+    if argv is None and reading.only_reads(args):  # this process ends with the command
+        reading.without_torch()
     try:
         code = _guarded(args)
         if sys.stdout is not None:

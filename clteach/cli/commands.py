@@ -65,10 +65,15 @@ def run(args: Run, settings: Mapping[str, Mapping[str, Any]]) -> int:
     notes = [f"{name} is left out: it {why}" for name, why in unfit.items()]
     jobs = [job for name in methods for job in options.jobs(args, name, settings[name])]
     console.print(_settings_line(args, jobs[0]))
-    results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh, log=args.log)
+    results = run_jobs(jobs, args.out, n_jobs=args.jobs, keep=True, fresh=args.fresh, log=args.log, together=True)
     finished = sum(result["read_back"] for result in results)
     if finished:
         notes.append(f"{finished} of {len(results)} runs were finished before and are read back (--fresh repeats them)")
+    at_once = sorted({result["job"]["method"] for result in results if "together" in result})
+    if at_once:
+        notes.append(
+            f"the seeds of {', '.join(at_once)} were trained at once: numbers of single runs differ by rounding"
+        )
     n = args.seeds
     of_method = {name: results[i * n : (i + 1) * n] for i, name in enumerate(methods)}
     summaries = {name: {**summarise(seeds), **incremental(seeds)} for name, seeds in of_method.items()}

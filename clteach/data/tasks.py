@@ -260,9 +260,14 @@ class Stream:
         nothing = self[t].train.subset(torch.arange(0, device=self[t].train.device))
         return [self[i].train if 0 <= i < len(self) else nothing for i in (t - 1, t, t + 1)]
 
-    def to(self, device: torch.device | str) -> Stream:
-        """The same stream on another device; tensors shared between tasks stay shared."""
-        moved: dict[int, Tensor] = {}
+    def to(self, device: torch.device | str, moved: dict[int, Tensor] | None = None) -> Stream:
+        """The same stream on another device; tensors shared between tasks stay shared.
+
+        Args:
+            device: where to.
+            moved: {id: moved tensor}, filled here: streams that are moved with the same one stay shared as well.
+        """
+        moved = {} if moved is None else moved
 
         def move(data: Data) -> Data:
             x = moved.setdefault(id(data.x), data.x.to(device))

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +27,8 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
+from clteach.data.catalogue import load
+from clteach.data.dataset import Dataset
 from clteach.data.extractors import EXTRACTORS
 from clteach.data.streams import make_stream, stream_settings
 from clteach.data.tasks import Stream
@@ -39,6 +44,7 @@ from clteach.storage import load_sealed, sealed, write_json
 from clteach.training.code import code
 from clteach.training.loop import train
 from clteach.training.run import Run
+from clteach.training.seeds import pays_off, train_seeds
 from clteach.training.start import check_borders, resolve_device
 
 Result = dict[str, Any]
@@ -78,9 +84,9 @@ class Job:
     def __post_init__(self) -> None:
         convert_fields(self, {"seed": SEED})
 
-    def make_stream(self, seed: int) -> Stream:
-        """The job's stream, drawn with this seed."""
-        return make_stream(self.stream, self.scenario, seed=seed, **self.stream_settings)
+    def make_stream(self, seed: int, dataset: Dataset | None = None) -> Stream:
+        """The job's stream, drawn with this seed; `dataset` where the data are loaded already."""
+        return make_stream(self.stream, self.scenario, dataset, seed=seed, **self.stream_settings)
 
 
 class _Plan(NamedTuple):
@@ -89,6 +95,7 @@ class _Plan(NamedTuple):
     steps: int  # of all tasks and phases
     cost: int  # grows with the time the job will take
     code: str | None  # fingerprint of what it executes
+    group: str | None = None  # of jobs that are trained at once: the same for all that differ in their seed alone
 
 
 def run_jobs(
@@ -100,6 +107,7 @@ def run_jobs(
     address: str | None = None,
     keep: bool = False,
     fresh: bool = False,
+    together: bool = False,
     show: bool | None = None,
     log: str | None = None,
 ) -> list[Result]:
@@ -113,6 +121,8 @@ def run_jobs(
         address: address of the cluster's scheduler; None: a cluster on this machine.
         keep: also keep the trained models, for `clteach.training.run.Run.load`.
         fresh: start every run anew, instead of reading back what is finished and resuming what is not.
+        together: train jobs that differ in their seed alone at once where that is faster (`clteach.train_seeds`). Their
+            numbers are then those of single runs within rounding, which grows with the steps.
         show: show the progress; None: where stderr is a terminal.
         log: "tensorboard" also writes curves for TensorBoard into ``out/tensorboard``, of the runs that are trained now.
 
@@ -131,7 +141,8 @@ def run_jobs(
     if log is not None:
         with tempfile.TemporaryDirectory(dir=out) as folder, tensorboard(folder):
             pass  # is it installed? before anything is trained
-    plans = _plan(jobs, out)
+    # seeds that are trained at once have no curve of their own
+    plans = _plan(jobs, out, together and log is None)
     if fresh:
         for plan in plans:
             shutil.rmtree(plan.folder, ignore_errors=True)
@@ -144,17 +155,26 @@ def run_jobs(
     if n_jobs is None:
         n_jobs = joblib.cpu_count() if plans and plans[0].job.device == "cpu" else min(4, joblib.cpu_count())
 
-    watched = [
-        Watched(f"{p.job.method} {p.job.scenario} seed {p.job.seed}", p.folder / "progress", p.steps) for p in todo
-    ]
+    groups = _groups(todo, n_jobs)
+    watched = [Watched(_title(group), group[0].folder / "progress", group[0].steps) for group in groups]
     with board(watched, show):
         done = _dispatch(
-            [(p.job, method(p.job.method), p.folder, keep, p.code, log and out / log / p.folder.name) for p in todo],
+            [
+                (
+                    [p.job for p in group],
+                    method(group[0].job.method),
+                    [p.folder for p in group],
+                    keep,
+                    group[0].code,
+                    log and out / log / group[0].folder.name,
+                )
+                for group in groups
+            ],
             n_jobs,
             backend,
             address,
         )
-    for plan, result in zip(todo, done, strict=True):
+    for plan, result in zip(itertools.chain(*groups), itertools.chain(*done), strict=True):
         results[plan.folder] = result
         (plan.folder / "progress").unlink(missing_ok=True)
         if not (plan.folder / "result.json").exists():  # a cluster that does not share the folder
@@ -192,36 +212,120 @@ def run_job(
     register(cls)
     checkpoint = folder / "checkpoint.safetensors"
     commit = checkout()  # of the code that runs, not of what is committed meanwhile
-    threads, run, diverged = torch.get_num_threads(), None, None
-    torch.set_num_threads(1)
+    run, diverged = None, None
+    stream = job.make_stream(job.seed)
     try:
-        stream = job.make_stream(job.seed)
-        learner = build(job.method, stream.spec, configure(cls, dict(job.settings)), job.seed)
-        with contextlib.nullcontext() if curves is None else tensorboard(curves) as log:
+        with _one_thread(), contextlib.nullcontext() if curves is None else tensorboard(curves) as log:
+            learner = build(job.method, stream.spec, configure(cls, dict(job.settings)), job.seed)
             run = train(
                 learner,
                 stream,
-                steps=job.steps,
-                batch_size=job.batch,
                 seed=job.seed,
-                device=job.device,
                 checkpoint=checkpoint,
                 source=source,
-                evaluate_on=job.evaluate_on,
-                quality=issubclass(cls, PureGenerator),
                 progress=to_file(folder / "progress"),
                 log=log,
+                **_options(job, cls),
             )
     except DivergedError as error:  # one setting of many that was too bold must not end the others
         diverged = str(error)
+    result = _finished(job, cls, stream, run, diverged, folder, keep, commit, source)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def run_together(
+    jobs: Sequence[Job],
+    cls: type[Learner],
+    folders: Sequence[Path],
+    keep: bool = False,
+    source: str | None = None,
+    curves: Path | None = None,
+) -> list[Result]:
+    """Train jobs that differ in their seed alone at once, as `run_job` trains one; each gets its ``result.json``.
+
+    Args:
+        jobs: what to train; a single one is left to `run_job`.
+        cls, keep, source: as in `run_job`.
+        curves: as in `run_job`, of a single job.
+        folders: the jobs' folders; the checkpoint of them all is in the first one.
+
+    Returns:
+        The results, as of `run_job`, with ``together``: how many seeds were trained at once.
+    """
+    if len(jobs) == 1:
+        return [run_job(jobs[0], cls, folders[0], keep, source, curves)]
+    register(cls)
+    first, commit = jobs[0], checkout()
+    seeds = {job.seed: job for job in jobs}
+    # Whoever asks for other seeds the next time must not find the checkpoint of these.
+    checkpoint = folders[0] / f"seeds-{'-'.join(map(str, seeds))}.safetensors"
+    extractor = first.stream_settings.get("extractor")
+    dataset = None if extractor is not None else load(first.stream.partition("-")[2])
+    streams = {seed: job.make_stream(seed, dataset) for seed, job in seeds.items()}
+    try:
+        with _one_thread():
+            runs = train_seeds(
+                first.method,
+                streams.__getitem__,
+                list(seeds),
+                checkpoint=checkpoint,
+                source=source,
+                progress=to_file(folders[0] / "progress"),
+                **_options(first, cls),
+                **first.settings,
+            )
+    except DivergedError:  # which ones do, each shows by itself
+        results = [run_job(job, cls, folder, keep, source) for job, folder in zip(jobs, folders, strict=True)]
+    else:
+        results = [
+            _finished(job, cls, streams[job.seed], run, None, folder, keep, commit, source, len(jobs))
+            for job, run, folder in zip(jobs, runs, folders, strict=True)
+        ]
+    checkpoint.unlink(missing_ok=True)
+    return results
+
+
+def _options(job: Job, cls: type[Learner]) -> dict[str, Any]:
+    return {
+        "steps": job.steps,
+        "batch_size": job.batch,
+        "device": job.device,
+        "evaluate_on": job.evaluate_on,
+        "quality": issubclass(cls, PureGenerator),
+    }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _finished(
+    job: Job,
+    cls: type[Learner],
+    stream: Stream,
+    run: Run | None,
+    diverged: str | None,
+    folder: Path,
+    keep: bool,
+    commit: str | None,
+    source: str | None,
+    together: int = 1,
+) -> Result:
+    """Write ``result.json`` (and the model) of a run that has ended into the job's folder, and return the result."""
     if keep and run is not None:
         run.save(folder)
     result = {
         "job": json.loads(canonical(asdict(job))),  # lists for tuples, as when it is read back
         "device": machine(resolve_device(job.device).type),
         "commit": commit,
+        **({"together": together} if together > 1 else {}),
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
         **(_scores(run, cls.measure) if run is not None else _no_scores(str(diverged), cls.measure)),
         "samples": [len(task.valid if job.evaluate_on == "valid" and task.valid else task.test) for task in stream],
@@ -229,7 +333,6 @@ def run_job(
         **({"notes": notes} if (notes := [*stream.notes, *_unread(cls, source)]) else {}),
     }
     write_json(folder / "result.json", sealed(result))
-    checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -262,10 +365,11 @@ def _no_scores(diverged: str, measure: str) -> Result:
     return {**nothing, "diverged": diverged}
 
 
-def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
+def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]:
     """Check every job before anything starts, and give it a folder whose name stands for all that its numbers depend on."""
     streams: dict[str, Stream] = {}
-    sizes: dict[str, tuple[int, int, str | None]] = {}
+    sizes: dict[str, tuple[int, int, str | None, bool]] = {}
+    alike = Counter(canonical(asdict(replace(job, seed=0))) for job in jobs)
     plans = []
     for job in jobs:
         if job.steps < 1 or job.batch < 1 or job.seed < 0:
@@ -274,6 +378,7 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
                 "iteration and one sample, and a seed of 0 or more."
             )
         cls = method(job.method)
+        group = canonical(asdict(replace(job, seed=0)))
         job = replace(
             job,
             settings=asdict(configure(cls, dict(job.settings))),
@@ -290,27 +395,51 @@ def _plan(jobs: Sequence[Job], out: Path) -> list[_Plan]:
             check_borders(learner, stream)
             steps = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, job.steps))
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
-            sizes[key] = steps, size, learner.describe().get("extractor")
-        steps, size, extractor = sizes[key]  # a file of weights may change under its name: this is what is in it
+            faster = together and pays_off(learner, job.batch, job.device)
+            sizes[key] = steps, size, learner.describe().get("extractor"), faster
+        steps, size, extractor, faster = sizes[
+            key
+        ]  # a file of weights may change under its name: this is what is in it
         source = _code(cls, job.settings.get("extractor"))
         # Without its source nobody can tell whether a class is the one that made a finished run: a folder of its own.
         anew = {} if source is not None else {"anew": uuid.uuid4().hex}
+        at_once = faster and alike[group] > 1
+        if at_once:
+            anew["together"] = str(code("clteach.training.seeds"))
         identity = canonical([asdict(job), stream.fingerprint, extractor, source, anew])
         identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
-        plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source))
+        plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source, group if at_once else None))
     return plans
+
+
+def _groups(plans: Sequence[_Plan], n_jobs: int) -> list[list[_Plan]]:
+    """What is trained at once: the seeds of one setting, in as many parts as keep all processes busy, and single jobs."""
+    found: dict[str, list[_Plan]] = {}
+    for plan in plans:
+        found.setdefault(plan.group or str(plan.folder), []).append(plan)
+    parts = math.ceil(n_jobs / max(len(found), 1))
+    groups = []
+    for alike in found.values():
+        size = max(math.ceil(len(alike) / parts), 2)
+        groups += [alike[i : i + size] for i in range(0, len(alike), size)]
+    return groups
+
+
+def _title(group: Sequence[_Plan]) -> str:
+    job, seeds = group[0].job, [str(plan.job.seed) for plan in group]
+    return f"{job.method} {job.scenario} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
 
 
 def _code(cls: type[Learner], extractor: str | None = None) -> str | None:
     return code(cls, *([] if extractor is None else [EXTRACTORS[extractor]]))
 
 
-def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[Result]:
+def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[list[Result]]:
     if not tasks:
         return []
     if backend == "loky" and n_jobs == 1:
-        return [run_job(*task) for task in tasks]
+        return [run_together(*task) for task in tasks]
     try:
         with _workers(backend, min(n_jobs, len(tasks)), address):
             parallel = joblib.Parallel(batch_size=1, pre_dispatch="all")
@@ -322,11 +451,11 @@ def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: 
         ) from error
 
 
-def _run_in_worker(parent: int, *task: Any) -> Result:
+def _run_in_worker(parent: int, *task: Any) -> list[Result]:
     if os.getpid() != parent:
         with contextlib.suppress(ValueError):  # only a main thread may; a cluster's workers run jobs in another one
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    return run_job(*task)
+    return run_together(*task)
 
 
 @contextmanager

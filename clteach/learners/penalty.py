@@ -26,7 +26,8 @@ class Quadratic(nn.Module):
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self._theta = list(parameters)  # a plain list: the parameters belong to the learner, not to its penalty
-        size = sum(p.numel() for p in self._theta)
+        self.sizes = [p.numel() for p in self._theta]
+        size = sum(self.sizes)
         self.register_buffer("curvature", torch.zeros(size))
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("constant", torch.zeros(()))
@@ -56,7 +57,8 @@ class Quadratic(nn.Module):
 
     def add_grad_(self) -> None:
         """Add the penalty's gradient A (θ - C) to the `.grad` of every parameter that has one, in place."""
-        sizes = [p.numel() for p in self._theta]
-        for p, a, c in zip(self._theta, self.curvature.split(sizes), self.centre.split(sizes), strict=True):
+        # Along the last axis: of many seeds at once everything has one more in front.
+        curvatures, centres = (flat.split(self.sizes, -1) for flat in (self.curvature, self.centre))
+        for p, a, c in zip(self._theta, curvatures, centres, strict=True):
             if p.grad is not None:  # what does not learn is not held either
                 p.grad.addcmul_(a.view_as(p), p.detach() - c.view_as(p))

@@ -85,7 +85,7 @@ class SI(Classifier):
             opt.step()
         with torch.no_grad():
             gradients = [p.grad for p in parameters] if alone is None else alone
-            omegas = self.omega.split([p.numel() for p in parameters])
+            omegas = self.omega.split(self.penalty.sizes, -1)
             for omega, g, p, old in zip(omegas, gradients, parameters, before, strict=True):
                 if g is not None:  # none where a weight is frozen, or its layer not used
                     # ω ← ω - g Δθ

@@ -49,8 +49,12 @@ class Position:
 
 def save(path: Path | None, run: Run, at: Position) -> None:
     """Write the learner, its optimisers, the results so far and the position; nothing where there is no path."""
-    if path is None:
-        return
+    if path is not None:
+        storage.save_tensors(path, *contents(run, at))
+
+
+def contents(run: Run, at: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a checkpoint of a run holds: tensors, and plain JSON values."""
     tensors = {f"learner/{k}": v for k, v in run.learner.state_dict().items()}
     groups = {}
     for name, opt in run.learner.opts.items():
@@ -65,7 +69,7 @@ def save(path: Path | None, run: Run, at: Position) -> None:
         "threads": torch.get_num_threads(),
         **run.numbers(),
     }
-    storage.save_tensors(path, tensors, meta)
+    return tensors, meta
 
 
 def begun(path: Path) -> bool:
@@ -80,7 +84,15 @@ def restore(path: Path, run: Run, at: Position) -> None:
     Raises:
         CheckpointError: it is damaged, or belongs to another experiment.
     """
-    tensors, meta = storage.load_tensors(path)
+    fill(path, *storage.load_tensors(path), run, at)
+
+
+def fill(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any], run: Run, at: Position) -> None:
+    """Fill the run and its position from what `contents` gave; `path` is for the messages.
+
+    Raises:
+        CheckpointError: as `restore`.
+    """
     if "position" not in meta:
         raise CheckpointError(
             f"{path} is no checkpoint, but another file of clteach. Expected one that train(checkpoint=...) wrote, or "

@@ -112,7 +112,7 @@ def train(
     fits = in_memory(
         f"{learner.name}: training in batches of {batch_size}", "a smaller batch_size, fewer units or samples"
     )
-    with _threads_restored(), fits, _compiled(learner, compile) if compile else nullcontext():
+    with threads_restored(), fits, _compiled(learner, compile) if compile else nullcontext():
         if plan.checkpoint is not None:
             at.code = fingerprint(type(learner), learner.own_net) if source is None else source
         if plan.checkpoint is not None and begun(plan.checkpoint):
@@ -121,7 +121,7 @@ def train(
             learner.prepare(stream)
             if first == 0:
                 learner.enter(0, Phase("initial", 0))
-                run.initial = _evaluated(learner, plan.held_out(stream))
+                run.initial = evaluated(learner, plan.held_out(stream))
         _loop(run, at, stream, plan)
     learner.eval()  # whoever uses it now has batch norm and dropout of a network of their own as they should be
     return run
@@ -154,7 +154,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 if s % IDLE_EVERY == 0 and device.type == "cpu":
                     for opt in learner.opts.values():
                         drop_idle_moments(opt)
-                _scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
+                scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
                 batch = data.batch(shuffle(s))
                 rng.manual_seed(derive(seed, "step", t, p, s))
                 losses = learner.step(batch, learner.draw(len(batch.y), rng))
@@ -175,23 +175,23 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 if evaluating or saving or last:  # the clock stands still meanwhile
                     run.seconds[t] += time.perf_counter() - clock
                     if evaluating:
-                        run.curve.append({"step": at.done, "accuracy": _evaluated(learner, held_out).tolist()})
+                        run.curve.append({"step": at.done, "accuracy": evaluated(learner, held_out).tolist()})
                     if saving:
                         save(plan.checkpoint, run, at)
                     clock = time.perf_counter()
             at.next_phase()
         learner.end_task(t, data, generator(seed, "end", t, device=device))
-        run.accuracy[t] = _evaluated(learner, held_out)
+        run.accuracy[t] = evaluated(learner, held_out)
         scores = {f"task {i + 1}": float(score) for i, score in enumerate(run.accuracy[t, : t + 1])}
         scores["mean of tasks seen"] = float(run.accuracy[t, : t + 1].mean())
         _log(plan, {f"{learner.measure}/{name}": score for name, score in scores.items()}, at.done)
         if plan.quality:
-            _judge(run, t, held_out)
+            judge(run, t, held_out)
         at.next_task()
         save(plan.checkpoint, run, at)
 
 
-def _evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
+def evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
     """(T,) float64, the score on each task, in evaluation mode."""
     learner.eval()
     scores = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
@@ -199,7 +199,7 @@ def _evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
     return torch.tensor(scores, dtype=torch.float64)
 
 
-def _judge(run: Run, t: int, held_out: Sequence[Data]) -> None:
+def judge(run: Run, t: int, held_out: Sequence[Data]) -> None:
     """Enter all measures of a pure generator's samples of the tasks learned so far, after task t."""
     learner = run.learner
     assert isinstance(learner, PureGenerator)
@@ -216,14 +216,14 @@ def _log(plan: Plan, values: dict[str, float], step: int) -> None:
             plan.log(name, value, step)
 
 
-def _scale_learning_rates(learner: Learner, scale: float) -> None:
+def scale_learning_rates(learner: Learner, scale: float) -> None:
     for opt in learner.opts.values():
         for group in opt.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
 
 
 @contextmanager
-def _threads_restored() -> Iterator[None]:
+def threads_restored() -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         yield

@@ -77,6 +77,13 @@ def test_every_chapter_can_be_assigned_and_its_cells_run(number: str, tmp_path: 
     assert [cell["source"] for cell in chapter_cells(number)][2].startswith(":::{exercise}")
 
 
+def test_the_notebooks_are_as_nbformat_writes_them(course: Path) -> None:
+    for path in (course / "source" / NAME / f"{NAME}.ipynb", course / "colab" / f"{NAME}.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        assert nbformat.writes(notebook) == path.read_text(encoding="utf-8")
+
+
 def test_what_is_there_is_not_replaced_by_accident(course: Path) -> None:
     with pytest.raises(ConfigError, match="--overwrite"):
         assign(CHAPTER, course)

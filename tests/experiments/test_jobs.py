@@ -19,6 +19,7 @@ from clteach.experiments.summary import summarise
 from clteach.learners.learner import Classifier
 from clteach.methods import METHODS
 from clteach.storage import save_tensors
+from clteach.training import seeds
 from clteach.training.loop import train
 from clteach.training.run import Run
 
@@ -244,3 +245,62 @@ def test_a_generators_job_is_measured_by_fid(tmp_path: Path) -> None:
     assert summary["recall_matrix"][0][1:] == [None] * 4 and "recall_matrices" not in summary
     both = summarise(found[:1] * 2)["recall_matrices"]
     np.testing.assert_allclose(both[1][-1], recall, atol=1e-6)
+
+
+def test_seeds_at_once_give_the_same_numbers(tmp_path: Path) -> None:
+    """Within rounding; each has a result and a model of its own, and is read back by itself."""
+    many = [replace(job, seed=seed) for job in (TINY, REPLAY) for seed in range(3)]
+    alone = run_jobs(many, tmp_path / "alone", n_jobs=1)
+    together = run_jobs(many, tmp_path, n_jobs=1, together=True, keep=True)
+    assert [result.get("together") for result in alone] == [None] * 6
+    assert [result["together"] for result in together] == [3] * 6
+    for a, b in zip(alone, together, strict=True):
+        assert a["job"] == b["job"] and a["fingerprint"] == b["fingerprint"]
+        np.testing.assert_allclose(a["accuracy"], b["accuracy"], atol=0.01)
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 6
+    assert len(list((tmp_path / "runs").glob("*/learner.safetensors"))) == 6
+    assert not list(tmp_path.rglob("seeds-*")) and not list(tmp_path.rglob("progress"))
+    again = run_jobs([*many, replace(TINY, seed=3)], tmp_path, n_jobs=1, together=True)
+    assert [result["read_back"] for result in again] == [True] * 6 + [False]
+    assert accuracies(again[:6]) == accuracies(together)
+
+
+def test_a_stopped_group_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [replace(TINY, seed=seed) for seed in range(3)]
+    whole = run_jobs(many, tmp_path / "whole", n_jobs=1, together=True)
+    evaluated = seeds.evaluated
+    calls = []
+
+    def stop(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 7:  # three before training, three after the first task
+            raise KeyboardInterrupt
+        return evaluated(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds, "evaluated", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(many, tmp_path, n_jobs=1, together=True)
+    assert len(list(tmp_path.rglob("seeds-0-1-2.safetensors"))) == 1
+    resumed = run_jobs(many, tmp_path, n_jobs=1, together=True)
+    assert accuracies(resumed) == accuracies(whole)
+    assert not list(tmp_path.rglob("seeds-*"))
+
+
+def test_one_seed_that_diverges_does_not_end_the_others(tmp_path: Path) -> None:
+    bold = replace(TINY, steps=20, settings={"hidden": (8,), "lr": 1e30})
+    results = run_jobs([replace(bold, seed=seed) for seed in range(2)], tmp_path, n_jobs=1, together=True)
+    assert all("diverged" in result and "together" not in result for result in results)
+
+
+def test_processes_share_the_seeds(tmp_path: Path) -> None:
+    many = [replace(TINY, seed=seed) for seed in range(5)]
+    results = run_jobs(many, tmp_path, n_jobs=2, together=True)
+    assert [result["together"] for result in results] == [3, 3, 3, 2, 2]
+    assert [result["job"]["seed"] for result in results] == [0, 1, 2, 3, 4]
+
+
+def test_large_networks_are_trained_one_by_one(tmp_path: Path) -> None:
+    large = replace(TINY, steps=1, batch=2000, settings={"hidden": (100, 100)})
+    results = run_jobs([replace(large, seed=seed) for seed in range(2)], tmp_path, n_jobs=1, together=True)
+    assert not any("together" in result for result in results)

@@ -1,0 +1,213 @@
+"""All that is wanted of a GPU, for whoever has one for a few minutes: ``make gpu``.
+
+In this order, each piece written to benchmarks/gpu.json as soon as it is there:
+
+1. the CUDA tests;
+2. steps per second of every method, on the GPU and on the CPU, and of the bare loops of benchmarks/speed.py;
+3. many seeds at once beside one after the other (benchmarks/seeds.py), 20 seeds;
+4. the records that are still shortened, the most wanted first, through ``clteach reproduce`` into results/.
+
+It ends by itself when the time is up. The same command goes on where it ended: what was finished with the same code on the
+same device is kept. ``make record`` then copies finished records into the package.
+
+    python -m benchmarks.gpu [--minutes 12] [--device cuda] [--out benchmarks/gpu.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import clteach
+from benchmarks import seeds, speed
+from clteach.data.catalogue import load
+from clteach.data.streams import split
+from clteach.experiments.papers import full_name
+from clteach.experiments.provenance import checkout, machine
+from clteach.methods import METHODS, fitting
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"hidden": (400, 400)}
+STEPS = 40
+"""Steps per task of a method whose speed is measured; the second task counts."""
+SEEDS = 20
+WANTED = (
+    "brain-inspired-replay-cifar100",
+    "brain-inspired-replay-permuted",
+    "hypernetwork-split-cifar100",
+    "multiband-vae-dirichlet-mnist",
+    "brain-inspired-replay-generator-size",
+    "hypernetwork-permuted-mnist",
+    "hypernetwork-permuted-mnist-100",
+)
+"""Recipes whose records are shortened or missing: first those that a reader compares with the paper's main table."""
+BARE = {
+    "finetune": speed.bare_finetune,
+    "generative-replay": speed.bare_generative_replay,
+    "brain-inspired-replay": speed.bare_brain_inspired_replay,
+}
+
+
+class OutOfTime(Exception):
+    """The time is up: what is not finished is left for the next call."""
+
+
+class Clock:
+    """The time that is left."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def left(self, at_least: float = 0.0) -> float:
+        """Seconds.
+
+        Raises:
+            OutOfTime: fewer than `at_least`.
+        """
+        left = self.end - time.monotonic()
+        if left <= at_least:
+            raise OutOfTime
+        return left
+
+
+def run_for(words: list[str], seconds: float) -> tuple[int, str]:
+    """(exit code, output) of a command, which gets Ctrl-C when its time is up.
+
+    Raises:
+        OutOfTime: it was.
+    """
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        raise OutOfTime from None
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def tests(clock: Clock) -> dict[str, Any]:
+    """The CUDA tests: how many passed and failed. Where they are emulated they may take longer than their share."""
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_cuda.py"]
+    code, output = run_for(words, clock.left(5) / 3)
+    counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", output)}
+    return {"exit_code": code, **counts, **({} if code == 0 else {"output": output[-2000:]})}
+
+
+def method_speed(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
+    """Steps per second of a method in its second task, on the device and on the CPU."""
+
+    def measure(clock: Clock) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for where in dict.fromkeys([device, "cpu"]):
+            clock.left(5)
+            stream = split(load("mnist"), METHODS[name].scenarios[-1], classes=[[0, 1], [2, 3]])
+            settings = fitting(name, {**SETTINGS, "features": "inputs"})
+            run = clteach.train(name, stream, steps=STEPS, batch_size=seeds.BATCH, device=where, **settings)
+            steps = sum(phase.steps for phase in run.phases(1))
+            row[f"{where}_steps_per_second"] = round(steps / max(run.seconds[1], 1e-9), 1)
+        if name in BARE:
+            with torch.device(device):
+                row["bare_loop_steps_per_second"] = round(_rate(BARE[name](), device), 1)
+        return row
+
+    return measure
+
+
+def _rate(step: Callable[[int], None], device: str) -> float:
+    """Steps per second, after a few that warm up."""
+    for s in range(5):
+        step(s)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for s in range(STEPS):
+        step(s)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return STEPS / (time.perf_counter() - start)
+
+
+def many_seeds(name: str, data: str, device: str) -> Callable[[Clock], dict[str, Any]]:
+    """`SEEDS` seeds of a method at once beside one after the other."""
+
+    def measure(clock: Clock) -> dict[str, Any]:
+        clock.left(20)
+        return seeds.measured((name,), SEEDS, 3, device, {data: seeds.TARGETS[data]})[f"{name}, {data}"]
+
+    return measure
+
+
+def recorded(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
+    """A record that is still short; stopped in time, its runs go on from their checkpoints."""
+
+    def measure(clock: Clock) -> dict[str, Any]:
+        words = [sys.executable, "-m", "clteach", "reproduce", name, "--device", device, "--out", "results"]
+        code, output = run_for(words, clock.left(30) - 20)
+        return {"exit_code": code, "output": output[-500:]}
+
+    return measure
+
+
+def pieces(device: str) -> Iterator[tuple[str, Callable[[Clock], dict[str, Any]]]]:
+    """(name, what measures it) of all pieces, the most important ones first."""
+    yield "tests", tests
+    for name in METHODS:
+        yield f"speed of {name}", method_speed(name, device)
+    for data in seeds.TARGETS:
+        for name in seeds.METHODS:
+            yield f"{SEEDS} seeds of {name}, {data}", many_seeds(name, data, device)
+    for name in WANTED:
+        yield f"record {full_name(name)}", recorded(name, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=12.0, help="stop after so many minutes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "gpu.json")
+    args = parser.parse_args()
+    clock = Clock(args.minutes)
+    torch.set_num_threads(1)
+    same = {
+        "device": {**machine(args.device), "threads_per_process": 1},
+        "commit": checkout(),
+        "torch": torch.__version__,
+    }
+    record = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    if {key: record.get(key) for key in same} != same:
+        record = {"command": "python -m benchmarks.gpu", **same, "target_many_seeds": seeds.ON_A_GPU, "pieces": {}}
+    everything = list(pieces(args.device))
+    for name, measure in everything:
+        if name in record["pieces"]:
+            continue
+        try:
+            record["pieces"][name] = measure(clock)
+        except OutOfTime:
+            continue
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {record['pieces'][name]}", flush=True)
+    left = [name for name, _ in everything if name not in record["pieces"]]
+    print(f"{len(record['pieces'])} of {len(everything)} pieces are in {args.out}", flush=True)
+    if left:
+        print(f"the time was up; the same command goes on with {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
+
+
+if __name__ == "__main__":
+    main()
