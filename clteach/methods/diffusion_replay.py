@@ -42,13 +42,20 @@ from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Losses, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.learners.replay import empty_samples, read_samples, write_samples
-from clteach.models.diffusion import Diffusion
+from clteach.models.diffusion import Diffusion, Guide
 from clteach.models.frozen import frozen_copy, refresh
 from clteach.models.nets import one_hot
 from clteach.seeding import seeded
 from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
 
 AT_ONCE = 1000  # samples
+
+
+def drawn(weights: Tensor, rng: torch.Generator) -> Tensor:
+    """(N,) a column for each row of weights (N, K) ≥ 0, as often as its share of the row; a GPU need not wait for it."""
+    total = weights.cumsum(1)
+    u = torch.rand(len(weights), 1, generator=rng, device=rng.device)
+    return (total <= u * total[:, -1:]).sum(1)
 
 
 class DiffusionGenerator(PureGenerator):
@@ -58,7 +65,7 @@ class DiffusionGenerator(PureGenerator):
     class Config(PureGenerator.Config):
         """Settings of the diffusion models."""
 
-        hidden: tuple[int, ...] = (512, 512)
+        hidden: tuple[int, ...] = (256, 256)
         """units of the dense network's hidden layers (SiLU)"""
         network: Literal["auto", "mlp", "conv"] = "auto"
         """what guesses the noise: a dense network, a convolutional one, or (auto) the latter for images from 16 x 16"""
@@ -146,7 +153,7 @@ class DiffusionGenerator(PureGenerator):
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         r = n if self.replays and self.t > 0 else 0
-        where = {"generator": rng, "device": rng.device}
+        where: dict[str, Any] = {"generator": rng, "device": rng.device}
         return {
             "t": torch.randint(1, self.cfg.noise_levels + 1, (n + r,), **where),
             "eps": torch.randn(n + r, *self.spec.shape, **where),
@@ -177,7 +184,7 @@ class DiffusionGenerator(PureGenerator):
 
     def classes_of(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
         """(N,) a class for each sample of tasks (N,), as frequent as in the task."""
-        return torch.multinomial(self.shares[tasks], 1, generator=rng).squeeze(1)
+        return drawn(self.shares[tasks], rng)
 
     @torch.no_grad()
     def sample(
@@ -197,11 +204,13 @@ class DiffusionGenerator(PureGenerator):
             having = self.shares[: max(self.t, 0) + 1, classes].T  # (n, tasks)
             if not bool(having.any(1).all()):
                 raise ConfigError(f"{self.name}: classes={classes.tolist()} has classes that no task so far has.")
-            tasks = torch.multinomial(having, 1, generator=rng).squeeze(1)
+            tasks = drawn(having, rng)
         return self.net.sample(tasks, classes, rng, self.cfg.sampling_steps)
 
-    def dream(self, tasks: Tensor, rng: torch.Generator) -> Tensor:
-        return self.net.sample(tasks, self.classes_of(tasks, rng), rng, self.cfg.sampling_steps)
+    def dream(self, tasks: Tensor, rng: torch.Generator, guide: Guide | None = None, strength: float = 1.0) -> Tensor:
+        """(n, *shape) samples in [0, 1], one of each of the tasks (n,); steered by `guide` if there is one."""
+        y = self.classes_of(tasks, rng)
+        return self.net.sample(tasks, y, rng, self.cfg.sampling_steps, guide=guide, strength=strength)
 
 
 class FinetunedDiffusion(DiffusionGenerator):

@@ -5,9 +5,9 @@ r"""Diffusion models: noise is added to an image in many small steps, and a netw
 $$q(x_t \mid x_0) = \mathcal{N}\big(\sqrt{\bar\alpha_t}\, x_0,\; (1 - \bar\alpha_t)\, I\big), \qquad
 \bar\alpha_t = \prod_{s \le t} \alpha_s, \quad \bar\alpha_0 = 1.$$
 
-**Backwards** (Ho, Jain & Abbeel 2020) a network guesses the noise, $\hat\varepsilon = \varepsilon_\theta(x_t, t)$, and with it
-the image, $\hat x_0 = (x_t - \sqrt{1 - \bar\alpha_t}\, \hat\varepsilon) / \sqrt{\bar\alpha_t}$. A step from level t to any
-lower level t' mixes that guess with what is left of the noise, and with new noise z ~ N(0, I) if σ > 0:
+**Backwards** (Ho, Jain & Abbeel 2020) a network guesses the noise, $\hat\varepsilon = \varepsilon_\theta(x_t, t)$, and with
+it the image, $\hat x_0 = (x_t - \sqrt{1 - \bar\alpha_t}\, \hat\varepsilon) / \sqrt{\bar\alpha_t}$. A step from level t to
+any lower level t' mixes that guess with what is left of the noise, and with new noise z ~ N(0, I) if σ > 0:
 
 $$x_{t'} = \sqrt{\bar\alpha_{t'}}\, \hat x_0 + \sqrt{1 - \bar\alpha_{t'} - \sigma^2}\, \hat\varepsilon + \sigma z.$$
 
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +166,7 @@ def denoise(
     """
     path = level_path(len(alpha_bar) - 1, steps)
     chain = [x]
-    for t, then in zip(path, path[1:], strict=False):
+    for t, then in pairwise(path):
         noise = None if rng is None else torch.randn(x.shape, generator=rng, device=x.device)
         chain.append(reverse_step(chain[-1], epsilon(chain[-1], t), alpha_bar[t], alpha_bar[then], noise, clip))
     return chain
@@ -319,6 +321,6 @@ class Diffusion(nn.Module):
         steered = epsilon if guide is None else guided(epsilon, guide, strength, self.signal)
         return denoise(steered, x, self.signal, steps, rng if ancestral else None)
 
-    def sample(self, task: Tensor, y: Tensor, rng: torch.Generator, steps: int, **how: object) -> Tensor:
+    def sample(self, task: Tensor, y: Tensor, rng: torch.Generator, steps: int, **how: Any) -> Tensor:
         """(B, *shape) samples in [0, 1] of tasks and classes (B,); arguments as for `chain`."""
-        return self.chain(task, y, rng, steps, **how)[-1].add(1).div_(2).clamp_(0, 1)  # type: ignore[arg-type]
+        return self.chain(task, y, rng, steps, **how)[-1].add(1).div_(2).clamp_(0, 1)
