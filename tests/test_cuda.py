@@ -76,7 +76,7 @@ def test_no_step_waits_for_the_device(name: str, scenario: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("replay_model", ["vae", "multiband-vae", "ebgan", "hypernetwork"])
+@pytest.mark.parametrize("replay_model", ["vae", "multiband-vae", "ebgan", "hypernetwork", "diffusion"])
 def test_no_step_of_replay_from_any_generator_waits_for_the_device(replay_model: str) -> None:
     stream = split(toy_data(), "class", tasks=2).to("cuda")
     cls = METHODS["dream-replay"]

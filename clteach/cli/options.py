@@ -78,7 +78,7 @@ class Training:
     """units of each hidden layer, for every method (a method's own option goes first)"""
     lr: float | None = None
     """learning rate, for every method (a method's own option goes first)"""
-    replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] | None = None
+    replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork", "diffusion"] | None = None
     """what dreams of the past, for the methods with a choice: generative-replay and dream-replay"""
 
 

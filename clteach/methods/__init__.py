@@ -10,6 +10,12 @@ from clteach.errors import ConfigError, unknown
 from clteach.learners.learner import Learner, NetMaker
 from clteach.methods.a_gem import AGEM
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay, BrainInspiredReplaySI
+from clteach.methods.diffusion_replay import (
+    DistilledDiffusion,
+    FinetunedDiffusion,
+    JointDiffusion,
+    ReplayDiffusion,
+)
 from clteach.methods.dream_replay import DreamReplay
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.er import ER
@@ -51,6 +57,7 @@ for _cls in (
     *(GenerativeReplay, BrainInspiredReplay, BrainInspiredReplaySI, DreamReplay),
     *(Hypernetwork, HypernetworkEnt, HypernetworkR, HypernetworkTIR),
     *(FinetunedVAE, JointVAE, ReplayVAE, LatentPartition, MultibandVAE, EBGAN, HypernetworkVAE),
+    *(FinetunedDiffusion, JointDiffusion, ReplayDiffusion, DistilledDiffusion),
 ):
     register(_cls)
 

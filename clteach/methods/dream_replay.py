@@ -2,7 +2,8 @@ r"""Replay from any generator: whoever can sample can feed a classifier that mus
 
 Generative replay (Shin et al. 2017) needs a generator, but not a particular one. Here the classifier's past comes from one
 of several generators that learn continually in their own way: a VAE with replay, Multiband VAE, an energy-based GAN, a VAE
-whose decoders a hypernetwork protects (the only one that is told the classes). Each task has two parts. First the generator
+whose decoders a hypernetwork protects, a diffusion model that its former self teaches (these two are told the classes). Each
+task has two parts. First the generator
 learns it, in its own phases; then the classifier learns from the task's data and from dreams x̃ of the past tasks. The dreams
 come from the generator as it was *before* the task, their labels from the classifier as it was then:
 
@@ -10,6 +11,10 @@ $$\mathcal{L} = \tfrac1n\, \mathcal{L}_{\text{current}} + \big(1 - \tfrac1n\big)
 
 as in generative replay, with the same soft or hard targets. Every past task is dreamt of equally often. This is also what
 `generative-replay` does with another `replay_model` than its own VAE; here the generator's training can be set as well.
+
+The dreams of a diffusion model can be steered on the way (GUIDE; Cywiński et al. 2024): `guidance` pulls dreams of old
+classes towards what the classifier, as it is *now*, takes for a class of the current task. So what it is about to confuse,
+and to forget, is rehearsed most.
 """
 
 from __future__ import annotations
@@ -25,11 +30,13 @@ from clteach.errors import ConfigError
 from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Classifier, Generator, Losses, NetMaker, Noise, Phase
 from clteach.learners.replay import TEMPERATURES, imitation_loss
+from clteach.methods.diffusion_replay import DiffusionGenerator, DistilledDiffusion
 from clteach.methods.ebgan import EBGAN
 from clteach.methods.hypernetwork_vae import HypernetworkVAE
 from clteach.methods.multiband_vae import MultibandVAE
 from clteach.methods.vae_generators import ReplayVAE
-from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.diffusion import Guide
+from clteach.models.frozen import frozen_copy, in_eval_mode, refresh
 from clteach.settings import MOST_SAMPLES, MOST_STEPS, within
 
 GENERATORS: dict[str, type[PureGenerator]] = {
@@ -37,6 +44,7 @@ GENERATORS: dict[str, type[PureGenerator]] = {
     "multiband-vae": MultibandVAE,
     "ebgan": EBGAN,
     "hypernetwork": HypernetworkVAE,
+    "diffusion": DistilledDiffusion,
 }
 DREAMS = "generator: "  # begins the name of every phase in which the generator learns
 
@@ -51,7 +59,7 @@ class DreamReplay(Classifier, Generator):
     class Config(Classifier.Config):
         """Settings of replay from any generator, which has those of its own method, but for `make_generator`'s."""
 
-        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
+        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork", "diffusion"] = "vae"
         """what dreams of the past"""
         targets: Literal["soft", "hard"] = "soft"
         """labels of the dreams: the old classifier's probabilities (soft) or its choice (hard)"""
@@ -63,6 +71,8 @@ class DreamReplay(Classifier, Generator):
         """steps per task in which the generator learns; None: as many as the classifier"""
         generator_lr: float | None = None
         """the generator's learning rate; None: that of its method"""
+        guidance: float = 0.0
+        """strength s ≥ 0 with which a diffusion model's dreams are steered to classes of the current task (GUIDE); 0: not"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -71,16 +81,26 @@ class DreamReplay(Classifier, Generator):
             within("dream-replay", 1, MOST_STEPS, generator_steps=self.generator_steps)
             if self.generator_lr is not None and not self.generator_lr > 0:
                 raise ConfigError(f"dream-replay: generator_lr={self.generator_lr}, expected a learning rate > 0.")
+            if self.guidance < 0 or (self.guidance > 0 and self.replay_model != "diffusion"):
+                raise ConfigError(
+                    f"dream-replay: guidance={self.guidance} with replay_model={self.replay_model!r}, expected 0 or more, "
+                    "and more than 0 only with replay_model='diffusion': other dreams have no way that could be steered."
+                )
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
+        if self.cfg.guidance and spec.scenario != "class":
+            raise ConfigError(
+                f"dream-replay: guidance={self.cfg.guidance} in the scenario {spec.scenario!r}. It steers between old and "
+                "new classes that compete: expected guidance=0, or the scenario 'class'."
+            )
         self.generator = self.make_generator(seed)
         self.opts |= {DREAMS + name: opt for name, opt in self.generator.opts.items()}
         # The past as it was before the current task, refreshed when a task begins; fixed shapes, so checkpointed.
         self.old_net, self.old_generator = frozen_copy(self.net), frozen_copy(self.generator)
 
     def make_generator(self, seed: int) -> PureGenerator:
-        """The generator, with its method's own settings; but an EBGAN has some that suit a memory."""
+        """The generator, with its method's own settings; but some have some that suit a memory."""
         cls = GENERATORS[self.cfg.replay_model]
         # Nobody asks for its own score: it needs no judge.
         cfg = cls.Config(features="inputs")
@@ -88,6 +108,9 @@ class DreamReplay(Classifier, Generator):
             # What a memory must not do is lose a class, or fray as it is handed on: a deeper decoder and a past that is
             # kept sample by sample (both found on held-out images).
             cfg = replace(cfg, past="alignment", decoder_hidden=(256,))
+        if isinstance(cfg, DiffusionGenerator.Config):
+            # Dreams are made anew in every step of the classifier, and it needs no better ones than the next generation.
+            cfg = replace(cfg, sampling_steps=cfg.replay_steps)
         if self.cfg.generator_lr is not None:
             cfg = replace(cfg, lr=self.cfg.generator_lr)
         # A generator does not see which units compete, so it is the same in all scenarios.
@@ -124,7 +147,23 @@ class DreamReplay(Classifier, Generator):
         n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n
         if n_replay == 0:
             return {}
-        return {"dreams": self.old_generator.sample_evenly(n_replay, self.t, rng)}  # (R, *shape)
+        if not self.cfg.guidance:
+            return {"dreams": self.old_generator.sample_evenly(n_replay, self.t, rng)}  # (R, *shape)
+        assert isinstance(self.old_generator, DiffusionGenerator)
+        past = torch.arange(n_replay, device=rng.device) % self.t  # an equal share of every past task
+        with in_eval_mode(self.net):
+            return {"dreams": self.old_generator.dream(past, rng, self.guide(n_replay, rng), self.cfg.guidance)}
+
+    def guide(self, n: int, rng: torch.Generator) -> Guide:
+        """Where n dreams are steered to: x̂_0 in [-1, 1] -> (n,) log p(y|x̂_0), each y a random class of the current task."""
+        assert isinstance(self.generator, DiffusionGenerator)
+        y = self.generator.classes_of(torch.full((n,), self.t, device=rng.device), rng)
+
+        def log_p(clean: Tensor) -> Tensor:
+            logits = self.net((clean + 1) / 2) + self.log_active_now[self.t]
+            return logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)
+
+        return log_p
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         if self.dreaming:

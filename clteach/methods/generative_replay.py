@@ -54,7 +54,7 @@ class GenerativeReplay(Classifier, Generator):
     class Config(Classifier.Config):
         """Generative replay's settings."""
 
-        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork"] = "vae"
+        replay_model: Literal["vae", "multiband-vae", "ebgan", "hypernetwork", "diffusion"] = "vae"
         """what dreams of the past: a VAE that learns beside the classifier, or a generator that learns each task first"""
         targets: Literal["soft", "hard"] = "soft"
         """labels of replayed samples: the old classifier's probabilities (soft) or its choice (hard)"""

@@ -26,7 +26,18 @@ from clteach.seeding import generator
 from clteach.training.loop import train
 from clteach.training.run import Run, load_learner
 
-TINY = {"hidden": (8,), "z": 3, "decoder_hidden": (8,), "translated": 6, "candidates": 7, "features": "inputs"}
+TINY = {
+    "hidden": (8,),
+    "z": 3,
+    "decoder_hidden": (8,),
+    "translated": 6,
+    "candidates": 7,
+    "features": "inputs",
+    "channels": 8,
+    "stored_samples": 20,
+    "replay_steps": 2,
+    "sampling_steps": 2,
+}
 """Settings that make any method tiny, where it has them."""
 
 

@@ -9,6 +9,7 @@ from clteach.errors import ConfigError, unknown
 from clteach.experiments.papers import (
     baselines,
     brain_inspired_replay,
+    diffusion_replay,
     digits,
     domain_transfer,
     ebgan,
@@ -24,6 +25,7 @@ PRESETS: dict[str, Preset] = {
     **multiband_vae.PRESETS,
     **hypernetwork.PRESETS,
     **ebgan.PRESETS,
+    **diffusion_replay.PRESETS,
 }
 RECIPES: dict[str, Recipe | Study] = {
     **digits.RECIPES,
@@ -33,6 +35,7 @@ RECIPES: dict[str, Recipe | Study] = {
     **hypernetwork.RECIPES,
     **ebgan.RECIPES,
     **domain_transfer.RECIPES,
+    **diffusion_replay.RECIPES,
 }
 _DEFAULTS = {"split-mnist": "2022", "permuted-mnist": "2022"}
 

@@ -51,6 +51,10 @@ _DIGITS = Column(
             name: {"hidden": (128,), "decoder_hidden": (128,), "lr": 5e-3, "decay": 0.99}
             for name in ("vae-finetune", "vae-joint", "vae-replay", "latent-partition", "multiband-vae")
         },
+        **{
+            name: {"hidden": (256, 256)}
+            for name in ("diffusion-finetune", "diffusion-joint", "diffusion-replay", "diffusion-distill")
+        },
     },
 )
 PRESETS: dict[str, Preset] = {

@@ -1,0 +1,81 @@
+"""Diffusion models that learn task after task, and as a classifier's memory: settings, recorded tables.
+
+The papers' own numbers (Masip et al. 2023; Cywiński et al. 2024) are of other data and of networks that need a GPU; none is
+repeated here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clteach.experiments.recipe import Column, Preset, Recipe, Row, Study
+
+GENERATORS: dict[str, Row] = {
+    "diffusion, fine-tuned": Row("diffusion-finetune"),
+    "diffusion with replay": Row("diffusion-replay"),
+    "generative distillation": Row("diffusion-distill"),
+    "diffusion, joint training": Row("diffusion-joint"),
+}
+"""The rows of the tables of generators."""
+
+DIGITS_STEPS = 500
+_OF_DIFFUSION: dict[str, Any] = {"replay_model": "diffusion", "generator_lr": 2e-3}
+
+PRESETS: dict[str, Preset] = {
+    "diffusion": Preset(
+        "diffusion models on MNIST with a dense network, at a length that a CPU can bear",
+        "this package; the method is that of Masip, Rodriguez, Tuytelaars & van de Ven 2023",
+        {
+            "split-mnist": Column(
+                2000,
+                128,
+                {"lr": 1e-3, "hidden": (512, 512), "network": "mlp"},
+                {"tasks": 5},
+            ),
+        },
+        notes=(
+            "a dense network instead of a U-Net, and a few thousand steps: the aim is the comparison, not the pictures",
+            "FID is measured in the features of this package's LeNet, of 20 DDIM steps: only ratios compare",
+            "dreams of the past are made once before each task, 2000 of them",
+        ),
+    ),
+}
+
+RECIPES: dict[str, Recipe | Study] = {
+    "diffusion-replay-split-digits": Recipe(
+        "diffusion models on the bundled digits, in minutes",
+        "split-digits",
+        ("digits",),
+        GENERATORS,
+        deviations=(
+            "network and learning rate were chosen on held-out training images (30 %) with the seeds 100 to 102",
+        ),
+    ),
+    "diffusion-replay-split-mnist": Recipe(
+        "diffusion models on split MNIST (5 tasks), with a dense network",
+        "split-mnist",
+        ("diffusion",),
+        GENERATORS,
+    ),
+    "diffusion-replay-memory-digits": Recipe(
+        "one classifier, replay from different generators, bundled digits",
+        "split-digits",
+        ("digits",),
+        {
+            "VAE beside the classifier": Row("generative-replay"),
+            "VAE": Row("dream-replay", {"replay_model": "vae"}),
+            "Multiband VAE": Row("dream-replay", {"replay_model": "multiband-vae"}),
+            "EBGAN-PT": Row("dream-replay", {"replay_model": "ebgan"}),
+            "hypernetwork": Row("dream-replay", {"replay_model": "hypernetwork"}),
+            "diffusion": Row("dream-replay", _OF_DIFFUSION),
+            "diffusion, guided": Row("dream-replay", {**_OF_DIFFUSION, "guidance": 1.0}),
+        },
+        scenarios=("class",),
+        steps=DIGITS_STEPS,
+        deviations=(
+            f"{DIGITS_STEPS} steps per task for the classifier and as many for the generator",
+            "the generators have the settings of their methods, the diffusion model the learning rate that suited it as a "
+            "generator on held-out images; the strength of guidance was not tuned",
+        ),
+    ),
+}
