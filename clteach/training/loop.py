@@ -143,10 +143,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                         opt.state.clear()
                 learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
-            shuffle: Shuffle | Fade = Shuffle(len(data), plan.batch_size, derive(seed, "shuffle", t, p), device)
-            if stream.fade:
-                own = derive(seed, "fade", t, p)
-                shuffle = Fade(stream.around(t), plan.batch_size, phase.steps, stream.fade, own, device)
+            shuffle = _order(stream, t, p, phase, len(data), plan)
             rng = torch.Generator(device)
             clock = time.perf_counter()
 
@@ -182,13 +179,19 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
             at.next_phase()
         learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = evaluated(learner, held_out)
-        scores = {f"task {i + 1}": float(score) for i, score in enumerate(run.accuracy[t, : t + 1])}
-        scores["mean of tasks seen"] = float(run.accuracy[t, : t + 1].mean())
-        _log(plan, {f"{learner.measure}/{name}": score for name, score in scores.items()}, at.done)
+        _log(plan, _scores(run, t), at.done)
         if plan.quality:
             judge(run, t, held_out)
         at.next_task()
         save(plan.checkpoint, run, at)
+
+
+def _order(stream: Stream, t: int, p: int, phase: Phase, n: int, plan: Plan) -> Shuffle | Fade:
+    """Which of the n samples of task t are in which batch of its phase p."""
+    if stream.fade:
+        own = derive(plan.seed, "fade", t, p)
+        return Fade(stream.around(t), plan.batch_size, phase.steps, stream.fade, own, plan.device)
+    return Shuffle(n, plan.batch_size, derive(plan.seed, "shuffle", t, p), plan.device)
 
 
 def evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
@@ -208,6 +211,15 @@ def judge(run: Run, t: int, held_out: Sequence[Data]) -> None:
         for measure, value in learner.quality(i, data).items():
             run.quality.setdefault(measure, torch.full_like(run.accuracy, torch.nan))[t, i] = value
     learner.train()
+
+
+def _scores(run: Run, t: int) -> dict[str, float]:
+    """The scores after task t, under the names that they have in a log."""
+    seen = run.accuracy[t, : t + 1]
+    scores = {f"task {i + 1}": float(score) for i, score in enumerate(seen)}
+    return {
+        f"{run.learner.measure}/{name}": v for name, v in {**scores, "mean of tasks seen": float(seen.mean())}.items()
+    }
 
 
 def _log(plan: Plan, values: dict[str, float], step: int) -> None:
