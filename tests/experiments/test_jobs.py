@@ -134,8 +134,8 @@ def test_longest_job_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     order: list[str] = []
 
     def dispatch(tasks: list[Any], *_: Any) -> list[Any]:
-        order.extend(f"{task[0].method} {task[0].steps}" for task in tasks)
-        return [jobs.run_job(*task) for task in tasks]
+        order.extend(f"{first.method} {first.steps}" for (first, *_), *_ in tasks)
+        return [jobs.run_together(*task) for task in tasks]
 
     monkeypatch.setattr(jobs, "_dispatch", dispatch)
     run_jobs([TINY, REPLAY, replace(TINY, steps=4)], tmp_path)
