@@ -21,7 +21,8 @@ is drawn once, with the weights, and is the same for all images and classes: so 
 asked beside it, and the differences between classes are less noisy than the likelihoods.
 
 The paper trains one class after the other, 1000 steps with a batch of that class each. Here every batch of a task is
-divided among the task's classes: in a task of two, 2000 steps with about half a batch for each. On an encoded stream
+divided among the task's classes. An update of a task of two that gathers the gradients of two batches (`batches`) gives each
+class about a whole one again, and 2000 steps are 1000 updates. On an encoded stream
 (`clteach.data.extractors`) the decoder gives the mean of a Gaussian with variance 1 instead of probabilities of pixels.
 The published code trains with probabilities of pixels and yet classifies with a Gaussian of variance 1 around the decoded
 image, another model than the one that was learned; `observation` chooses.
@@ -37,8 +38,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clteach.data.tasks import Batch, Spec
-from clteach.learners.learner import Generator, Losses, NetMaker, Noise
+from clteach.data.tasks import Batch, Data, Spec
+from clteach.learners.learner import Generator, Losses, NetMaker, Noise, Phase, total
 from clteach.learners.optim import adam
 from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import generator, seeded
@@ -68,16 +69,20 @@ class GenerativeClassifier(Generator):
         """latent dimensions of each class's VAE"""
         samples: int = 100
         """importance samples S that a likelihood is estimated with"""
+        batches: int = 1
+        """batches that an update gathers; as many as a task has classes give each class a whole one (2022)"""
         observation: Literal["trained", "gaussian"] = "trained"
         """p(x|z) in the likelihood that classifies: as in training, or a Gaussian of variance 1 around the image (2022)"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             within("generative-classifier", 1, MOST_UNITS, z=self.z)
-            within("generative-classifier", 1, MOST_SAMPLES, samples=self.samples)
+            within("generative-classifier", 1, MOST_SAMPLES, samples=self.samples, batches=self.batches)
 
     eps: Tensor  # (S, z) the noise of the importance samples
     units: Tensor  # (n_tasks, n_out) bool, the classes of each task
+    old_gradient: Tensor  # (W,) the part of an update's gradient that earlier batches gave, for all weights of a task
+    old_batches: Tensor  # () how many batches gave it
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
@@ -88,12 +93,25 @@ class GenerativeClassifier(Generator):
         self.opts["vaes"] = adam(self.vaes.parameters(), self.cfg.lr)
         self.register_buffer("eps", torch.randn(self.cfg.samples, self.cfg.z, generator=generator(seed, "importance")))
         self.register_buffer("units", spec.task_units())
+        weights = sum(p.numel() for p in self.vae(0).parameters()) * max(map(len, spec.units))
+        self.register_buffer("old_gradient", torch.zeros(weights if self.cfg.batches > 1 else 0))
+        self.register_buffer("old_batches", torch.zeros((), dtype=torch.int64))
+        self.waiting = 0  # the same as `old_batches`, for which a step would have to wait for the device
 
     def vae(self, c: int) -> VAE:
         """The generator of class c."""
         found = self.vaes[c]
         assert isinstance(found, VAE)
         return found
+
+    def enter(self, t: int, phase: Phase) -> None:
+        super().enter(t, phase)
+        self.waiting = int(self.old_batches)
+
+    def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+        self.waiting = 0
+        self.old_batches.zero_()
+        self.old_gradient.zero_()
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         return {"eps": torch.randn(n, self.cfg.z, generator=rng, device=rng.device)}
@@ -110,6 +128,27 @@ class GenerativeClassifier(Generator):
         # L_c = -log p(x|z) + KL(q(z|x) ‖ p(z)), z ~ q(z|x), over the x with y = c; a mask keeps the shapes fixed
         mine = (batch.y == c).float()
         return ((nll + kl_standard_normal(mean, logvar)) * mine).sum() / mine.sum().clamp_min(1)
+
+    def step(self, batch: Batch, noise: Noise) -> Losses:
+        if self.cfg.batches == 1:
+            return super().step(batch, noise)
+        losses = self.loss(batch, noise)
+        parameters = [p for c in self.spec.units[self.t] for p in self.vae(c).parameters()]
+        sizes = [p.numel() for p in parameters]
+        gathered = self.old_gradient[: sum(sizes)]
+        # ∇L = 1/n Σ_i ∇L_i over the n batches of an update
+        gradients = torch.autograd.grad(total(losses), parameters)
+        gathered += torch.cat([g.flatten() for g in gradients]) / self.cfg.batches
+        self.waiting = (self.waiting + 1) % self.cfg.batches
+        self.old_batches.fill_(self.waiting)
+        if self.waiting == 0:
+            (opt,) = self.opts.values()
+            for p, g in zip(parameters, gathered.split(sizes), strict=True):
+                p.grad = g.view_as(p)
+            opt.step()
+            opt.zero_grad(set_to_none=True)  # the VAEs of this task get none in the next
+            gathered.zero_()
+        return {name: value.detach() for name, value in losses.items()}
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         # log p(y = c | x) = log p(x | y = c) + const with equal priors, so likelihoods are logits

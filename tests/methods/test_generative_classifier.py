@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,7 +19,15 @@ from clteach.methods import build
 from clteach.methods.generative_classifier import GenerativeClassifier, sum_softplus_
 from clteach.models.vae import bernoulli_nll, kl_standard_normal
 from clteach.seeding import generator
-from clteach.training.learner_checks import quick, toy_data
+from clteach.training.learner_checks import (
+    check_frozen,
+    check_pure,
+    check_repeats,
+    check_resumes,
+    check_trains,
+    quick,
+    toy_data,
+)
 from clteach.training.loop import train
 
 STREAM = split(toy_data(n_classes=6), "class", tasks=3)
@@ -88,7 +97,7 @@ def test_likelihood_of_pixels_against_the_integral() -> None:
     x = STREAM[0].test.batch(torch.arange(3)).x
     grid = torch.linspace(-8, 8, 4001)
     for c in range(6):
-        logits = learner.vae(c).decode(grid[:, None])
+        logits = learner.vae(c).decode(grid[:, None]).detach()
         for i in range(3):
             log_p = -bernoulli_nll(logits, x[i].expand(len(grid), *x.shape[1:])) + Normal(0.0, 1.0).log_prob(grid)
             exact = float(log_p.logsumexp(0)) + math.log(16 / 4000)
@@ -139,11 +148,11 @@ def test_the_loss_is_each_class_s_own_elbo() -> None:
         mine = batch.y == c
         assert 0 < int(mine.sum()) < 5
         logits, mean, logvar = learner.vae(c)(batch.x[mine], noise["eps"][mine])
-        expected += float((bernoulli_nll(logits, batch.x[mine]) + kl_standard_normal(mean, logvar)).mean())
-    assert float(learner.loss(batch, noise)["elbo"]) == pytest.approx(expected, rel=1e-5)
+        expected += float((bernoulli_nll(logits, batch.x[mine]) + kl_standard_normal(mean, logvar)).mean().detach())
+    assert float(learner.loss(batch, noise)["elbo"].detach()) == pytest.approx(expected, rel=1e-5)
     # A class without a sample in the batch adds nothing.
     alone = STREAM[1].train.batch(torch.tensor([0]))
-    assert float(learner.loss(alone, learner.draw(1, generator(0)))["elbo"]) > 0
+    assert float(learner.loss(alone, learner.draw(1, generator(0)))["elbo"].detach()) > 0
 
 
 def test_learning_a_task_leaves_all_other_classes_as_they_are() -> None:
@@ -165,6 +174,38 @@ def test_learning_a_task_leaves_all_other_classes_as_they_are() -> None:
     assert run.accuracy.shape == (3, 3)
 
 
+def test_an_update_gathers_batches() -> None:
+    """The first of two batches moves nothing; with the second, the step follows the mean of both gradients."""
+    learner = classifier(STREAM.spec, hidden=(8,), z=3, batches=2)
+    for t in (0, 1):
+        learner.enter(t, Phase("train", 4))
+        learner.begin_phase(t, Phase("train", 4), STREAM[t].train, generator(0))
+        parameters = [p for c in STREAM.spec.units[t] for p in learner.vae(c).parameters()]
+        learner.opts = {"vaes": torch.optim.SGD(learner.vaes.parameters(), lr=0.1)}
+        steps = []
+        for s in range(2):
+            batch = STREAM[t].train.batch(torch.arange(s, 48, 7))
+            steps.append((batch, learner.draw(len(batch.y), generator(0, s))))
+        before = [p.detach().clone() for p in learner.parameters()]
+        gradients = [torch.autograd.grad(learner.loss(*step)["elbo"], parameters) for step in steps]
+        expected = [p.detach() - 0.1 * (a + b) / 2 for p, a, b in zip(parameters, *gradients, strict=True)]
+        learner.step(*steps[0])
+        assert all(torch.equal(p, old) for p, old in zip(learner.parameters(), before, strict=True))
+        learner.step(*steps[1])
+        torch.testing.assert_close([p.detach() for p in parameters], expected)
+        assert not bool(learner.old_gradient.any())
+
+
+def test_gathering_passes_the_suite() -> None:
+    class Gathering(GenerativeClassifier):
+        @dataclass(frozen=True)
+        class Config(GenerativeClassifier.Config):
+            batches: int = 3
+
+    for check in (check_trains, check_repeats, check_resumes, check_pure, check_frozen):
+        check(Gathering, "class")
+
+
 def test_it_learns_to_classify_what_it_never_saw_together() -> None:
     run = train("generative-classifier", STREAM, steps=150, batch_size=16, device="cpu", hidden=(16,), z=2, lr=5e-3)
     assert float(run.accuracy[-1].mean()) > 0.9
@@ -184,7 +225,7 @@ def test_samples_are_of_the_classes_asked_for() -> None:
 
 
 def test_settings() -> None:
-    for name in ("z", "samples"):
+    for name in ("z", "samples", "batches"):
         with pytest.raises(ConfigError, match=f"{name}=0, expected at least 1"):
             classifier(STREAM.spec, **{name: 0})
     for scenario in ("task", "domain"):

@@ -41,11 +41,11 @@ def bytes_of(name: str, spec: Spec = SPEC, samples: int = 1000, **settings: Any)
         ("lwf", {}, (0, 0, 4 * NETWORK)),  # a copy of the network, during a task alone
         # the exemplars; which units are whose, which places are filled, and the exemplars' share; a copy of the network
         ("icarl", {"per_class": 3}, (30 * (64 + 16), 5 * 10 + 30 + 4, 4 * NETWORK)),
-        # a VAE for each of ten classes instead of the network, the noise, and which units are whose
+        # a VAE for each of ten classes instead of the network, the noise, which units are whose, and a count
         (
             "generative-classifier",
             {"z": 3},
-            (0, 10 * 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64) + 4 * 300 + 5 * 10 - 4 * NETWORK, 0),
+            (0, 10 * 4 * (64 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 64 + 64) + 4 * 300 + 5 * 10 - 4 * NETWORK, 8),
         ),
     ],
 )

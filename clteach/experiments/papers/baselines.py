@@ -1,4 +1,5 @@
-"""The baselines and standard generative replay as compared by van de Ven & Tolias (2018, 2019) and with Tuytelaars (2022).
+"""The baselines and standard generative replay as compared by van de Ven & Tolias (2018, 2019) and with "
+"Tuytelaars (2022).
 
 Three papers, one table: presets "2018", "2019" and "2022", and the recipes on split and permuted MNIST. What the papers on
 top of them share with these stands here too: the rows, split MNIST, the two choices of the code behind the tables.
@@ -77,7 +78,8 @@ def split_mnist(methods: Mapping[str, Mapping[str, Any]], active_units: str) -> 
 
 
 _SUMMED = (
-    "distillation on replayed images is summed over the classes; the code behind the paper's table averaged it, which its "
+    "distillation on replayed images is summed over the classes; the code behind the paper's table averaged it, "
+    "which its "
     "authors mended in May 2019",
     ("generative-replay", "brain-inspired-replay"),
 )
@@ -173,10 +175,8 @@ PRESETS: dict[str, Preset] = {
                         "a-gem": {"per_class": 100},
                         "icarl": {"per_class": 100, "temperature": 2.0},
                         "generative-classifier": {
-                            "hidden": (85, 85),
-                            "z": 5,
-                            "samples": 100,
-                            "observation": "gaussian",
+                            **{"hidden": (85, 85), "z": 5, "samples": 100},
+                            **{"batches": 2, "observation": "gaussian"},
                         },
                         "generative-replay": {"targets": "hard"},
                         "brain-inspired-replay": {"gating": by(0.0, 0.1, 0.1), "squared": False},
@@ -219,8 +219,9 @@ PRESETS: dict[str, Preset] = {
         ),
         notes=(
             (
-                "a batch is divided among the VAEs of its classes: 2000 steps with half a batch for each, where the paper "
-                "takes 1000 with a whole one",
+                "an update of a generative classifier gathers two batches, each divided among the VAEs of its two "
+                "classes, where "
+                "the paper trains one class after the other",
                 ("generative-classifier",),
             ),
             ("online EWC is not in the paper: on split MNIST it has the method's default strength", ("online-ewc",)),
