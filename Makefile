@@ -81,7 +81,7 @@ bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arit
 	$(BIN)/python -m benchmarks.multiband
 	$(BIN)/python -m benchmarks.grading
 
-peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
+peers: $(PEERS)/.made  ## test data and numbers against other libraries, in an environment of its own (.venv-peers)
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built
