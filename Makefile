@@ -89,7 +89,7 @@ bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arit
 gpu: $(VENV)/.dev  ## all that is wanted of a GPU, in MINUTES=12: tests, speed, many seeds, records; repeat it to go on
 	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES)
 
-peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
+peers: $(PEERS)/.made  ## test data and numbers against other libraries, in an environment of its own (.venv-peers)
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built

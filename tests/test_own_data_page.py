@@ -49,13 +49,52 @@ def test_images_and_a_dataset_work_the_same_way() -> None:
         assert run.accuracy.shape == (3, 3) and stream.spec.shape == (1, 6, 6)
 
 
+PAGE = blocks("book/own_data.md")
+SEQUENCES = [block for block in PAGE if "tasks = [" in block or "first_two" in block or "faded" in block]
+RESULTS = [block for block in PAGE if "run.frame()" in block or "tensorboard" in block]
+ALONE = [block for block in PAGE[1:] if block not in SEQUENCES + RESULTS]
+
+
+def lines(block: str) -> list[str]:
+    """Without the imports and what only makes data for the example."""
+    return [line for line in block.splitlines() if line and not re.match(r"(from|import|x, y =) ?", line)]
+
+
+def test_each_kind_takes_at_most_five_lines() -> None:
+    assert len(SEQUENCES) == 3 and len(RESULTS) == 2 and len(ALONE) == 3
+    assert all(len(lines(block)) <= 5 for block in SEQUENCES + RESULTS)
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("installed", [True, False])
+def test_tasks_that_are_cut_already_and_what_comes_out(tmp_path: Path, installed: bool) -> None:
+    """The blocks one after the other, as a reader would paste them; a stand-in for TensorBoard, or none."""
+    stand_in = """
+import sys
+from types import SimpleNamespace as Module
+class SummaryWriter:
+    def __init__(self, folder): self.rows = 0
+    def add_scalar(self, name, value, step): self.rows += 1
+    def close(self): print(self.rows > 10)
+sys.modules["torch.utils.tensorboard"] = Module(SummaryWriter=SummaryWriter) if installed else None
+""".replace("installed", str(installed))
+    check = "print(len(run.accuracy), free.accuracy.shape[0], scores['after'].max())\n"
+    code = stand_in + "\n".join(SEQUENCES) + RESULTS[0] + check + RESULTS[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[0] == "3 5 3" and (tmp_path / "run.png").stat().st_size > 5000
+    if installed:
+        assert done.returncode == 0 and done.stdout.split() == ["3", "5", "3", "True"], done.stderr
+    else:
+        assert "pip install tensorboard" in done.stderr
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", range(len(ALONE)))
 def test_the_other_examples_of_the_page_run(number: int, tmp_path: Path) -> None:
     """Answers in one's own names, a network of one's own, a method of one's own that passes the suite."""
-    code = blocks("book/own_data.md")[number]
+    code = ALONE[number]
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    if number == 1:
+    if number == 0:
         assert done.stdout.startswith("['setosa' 'setosa' 'setosa']") and "'virginica'" in done.stdout

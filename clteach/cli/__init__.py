@@ -1,4 +1,4 @@
-"""The command line: ``clteach run | list | reproduce | sweep | pretrain | assign | grade``, also as ``python -m clteach``.
+"""The command line: ``clteach run | list | reproduce | sweep | pretrain | new | assign | grade``, also ``-m clteach``.
 
 Here a command is called and its errors become messages and exit codes. What the commands accept stands in
 `clteach.cli.options`, what they do in `clteach.cli.commands`.
@@ -106,6 +106,8 @@ def _main(args: list[str]) -> int:
         return commands.sweep(given)
     if command == "pretrain":
         return commands.pretrain(given)
+    if command == "new":
+        return commands.new(given)
     if command == "assign":
         return commands.assign(given)
     return commands.grade(given)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clteach.cli import options
-from clteach.cli.options import Assign, Grade, Pretrain, Reproduce, Run, Sweep
+from clteach.cli.options import Assign, Grade, New, Pretrain, Reproduce, Run, Sweep
 from clteach.errors import ConfigError
 from clteach.version import __version__
 
@@ -422,6 +422,21 @@ def pretrain(args: Pretrain) -> int:
             progress=progress,
         )
     print(f"{out}: {trained(out)}")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- new
+
+
+def new(args: New) -> int:
+    """``clteach new NAME``."""
+    from clteach.cli import new_method
+
+    if not args.name:
+        raise ConfigError("name the method, e.g. clteach new my-method.")
+    method, test = new_method.write(args.name, args.to, args.overwrite)
+    print(f"written: {method}, {test}")
+    print(f"next: python {method.name} trains it beside fine-tuning, pytest {test.name} runs its checks (in {args.to})")
     return 0
 
 

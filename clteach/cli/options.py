@@ -202,12 +202,25 @@ class Grade:
     """notebooks at a time"""
 
 
+@dataclass
+class New:
+    """Write a method of your own that runs as it is, with its test, to start from."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")] = ""
+    """what the method is called, in small letters, words joined by hyphens: my-method"""
+    to: Path = Path(".")
+    """folder for my_method.py and test_my_method.py"""
+    overwrite: bool = False
+    """replace files that are there"""
+
+
 COMMANDS: dict[str, type] = {
     "run": Run,
     "list": List,
     "reproduce": Reproduce,
     "sweep": Sweep,
     "pretrain": Pretrain,
+    "new": New,
     "assign": Assign,
     "grade": Grade,
 }
