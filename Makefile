@@ -83,6 +83,7 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic, and grading beside an older build
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
+	$(BIN)/python -m benchmarks.diffusion
 	$(BIN)/python -m benchmarks.grading
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.seeds
 

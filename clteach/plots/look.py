@@ -70,6 +70,10 @@ STYLES: dict[str, Style] = {
     "ebgan": Style("EBGAN", BROWN, "--", "s"),
     "hypernetwork-vae": Style("hypernetwork VAE", PURPLE, ":", "o"),
     "dream-replay": Style("replay of dreams", GREEN, ":", "D"),
+    "diffusion-finetune": Style("diffusion, fine-tuned", GREY, ":", "D"),
+    "diffusion-joint": Style("diffusion, joint training", "#222222", "-.", "^"),
+    "diffusion-replay": Style("diffusion with replay", ORANGE, ":", "D"),
+    "diffusion-distill": Style("generative distillation", RED, ":", "D"),
 }
 COLORS: dict[str, str] = {name: style.color for name, style in STYLES.items()}
 LABELS: dict[str, str] = {name: style.label for name, style in STYLES.items()}

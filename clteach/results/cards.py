@@ -34,6 +34,7 @@ CHAPTERS = {
     "hypernetwork_vae": "06_hypernetwork",
     "ebgan": "07_ebgan",
     "dream_replay": "07_ebgan",
+    "diffusion_replay": "09_diffusion_replay",
     "domain_transfer": "07_ebgan",
 }
 """The chapter that takes a module of `clteach.methods` apart; the baselines are those of 01_forgetting."""

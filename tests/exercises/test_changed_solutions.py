@@ -156,6 +156,10 @@ EQUIVALENT: dict[str, dict[str, list[str]]] = {
         ],
         "07.energy": ["return (x - reconstruction).square().sum(1).sqrt()"],
         "07.generator_loss": ["return (fake - autoencoder(fake)).square().sum(1).sqrt().mean()"],
+        "09.distil": ["return (student(x_t) - target).square().mean()"],
+    },
+    "every call gets a copy of the argument": {
+        "09.steer": ["x = x.requires_grad_()"],
     },
     "both have the same length": {
         "01.fisher_linear": ["return delta.square().T @ a.square() / len(delta)"],

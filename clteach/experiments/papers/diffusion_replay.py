@@ -20,6 +20,11 @@ GENERATORS: dict[str, Row] = {
 
 DIGITS_STEPS = 500
 _OF_DIFFUSION: dict[str, Any] = {"replay_model": "diffusion", "generator_lr": 2e-3}
+_MEMORY = (
+    f"{DIGITS_STEPS} steps per task for the classifier and as many for the generator",
+    "the generators have the settings of their methods, the diffusion model the learning rate that suited it as a generator "
+    "on held-out images",
+)
 
 PRESETS: dict[str, Preset] = {
     "diffusion": Preset(
@@ -58,7 +63,19 @@ RECIPES: dict[str, Recipe | Study] = {
         GENERATORS,
     ),
     "diffusion-replay-memory-digits": Recipe(
-        "one classifier, replay from different generators, bundled digits",
+        "one classifier, replay from a VAE beside it or from a diffusion model, bundled digits",
+        "split-digits",
+        ("digits",),
+        {
+            "VAE beside the classifier": Row("generative-replay"),
+            "diffusion": Row("dream-replay", _OF_DIFFUSION),
+        },
+        scenarios=("class",),
+        steps=DIGITS_STEPS,
+        deviations=_MEMORY,
+    ),
+    "diffusion-replay-models-digits": Recipe(
+        "one classifier, replay from every kind of generator, with guidance and without, bundled digits",
         "split-digits",
         ("digits",),
         {
@@ -72,10 +89,6 @@ RECIPES: dict[str, Recipe | Study] = {
         },
         scenarios=("class",),
         steps=DIGITS_STEPS,
-        deviations=(
-            f"{DIGITS_STEPS} steps per task for the classifier and as many for the generator",
-            "the generators have the settings of their methods, the diffusion model the learning rate that suited it as a "
-            "generator on held-out images; the strength of guidance was not tuned",
-        ),
+        deviations=(*_MEMORY, "the strength of guidance was not tuned"),
     ),
 }
