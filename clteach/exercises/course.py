@@ -95,15 +95,19 @@ def solution(id: str) -> str:
 # ----------------------------------------------------------------------------------------------------- assignments
 
 
-def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool = False) -> list[Path]:
+def assign(
+    chapter: str, folder: Path, seed: int | None = None, overwrite: bool = False, system: str = "nbgrader"
+) -> list[Path]:
     """Write a chapter's exercises as an assignment.
 
     Args:
         chapter: "02" or "2".
         folder: the course. ``source/NAME/NAME.ipynb`` is the instructor's notebook, with solutions and hidden tests, where
-            nbgrader looks for it; ``colab/NAME.ipynb`` is the students' without nbgrader.
+            nbgrader looks for it; ``colab/NAME.ipynb`` is the students' without nbgrader; ``gradescope/NAME.zip`` the
+            autograder.
         seed: the hidden tests try the functions on the numbers of this seed; None: a random one, known to nobody else.
-        overwrite: replace notebooks that are there.
+        overwrite: replace files that are there.
+        system: "nbgrader" or "gradescope".
 
     Returns:
         The files written.
@@ -114,13 +118,22 @@ def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool 
     chosen = of_chapter(chapter)
     title = chapters()[chosen[0].chapter]
     name = f"{chosen[0].chapter}_{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}"
-    source, colab = folder / "source" / name / f"{name}.ipynb", folder / "colab" / f"{name}.ipynb"
-    for path in (source, colab):
+    colab, packed = folder / "colab" / f"{name}.ipynb", folder / "gradescope" / f"{name}.zip"
+    source = folder / "source" / name / f"{name}.ipynb"
+    for path in (source if system == "nbgrader" else packed, colab):
         if path.exists() and not overwrite:
             raise ConfigError(
                 f"{path} is there already, and you may have changed it. Give --overwrite to replace it, or another folder."
             )
     seed = secrets.randbelow(2**31) if seed is None else seed
+    if system == "gradescope":
+        from clteach.exercises.gradescope import autograder  # it builds on this module
+
+        contents = autograder(chapter, seed)
+        return [
+            write_atomic(packed, lambda file: file.write(contents)),
+            _write(colab, title, _plain_cells(chosen)),
+        ]
     written = [
         _write(source, title, _graded_cells(chosen, seed)),
         _write(colab, title, _plain_cells(chosen)),
