@@ -411,12 +411,13 @@ def pretrain(args: Pretrain) -> int:
 
 def assign(args: Assign) -> int:
     """``clteach assign CHAPTER``."""
-    from clteach.exercises import course
+    from clteach.exercises import course, gradescope
     from clteach.exercises.chapters import chapters
 
     if not args.chapter:
         raise ConfigError(f"name a chapter: {', '.join(f'{n} ({title})' for n, title in chapters().items())}.")
-    for path in course.assign(args.chapter, args.to, args.seed, args.overwrite, args.system):
+    write = gradescope.assign if args.system == "gradescope" else course.assign
+    for path in write(args.chapter, args.to, args.seed, args.overwrite):
         print(f"written: {path}")
     if args.system == "gradescope":
         print("next: upload the zip under Configure Autograder, and give the students the notebook in colab/")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +96,15 @@ def solution(id: str) -> str:
 # ----------------------------------------------------------------------------------------------------- assignments
 
 
-def assign(
-    chapter: str, folder: Path, seed: int | None = None, overwrite: bool = False, system: str = "nbgrader"
-) -> list[Path]:
+def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool = False) -> list[Path]:
     """Write a chapter's exercises as an assignment.
 
     Args:
         chapter: "02" or "2".
         folder: the course. ``source/NAME/NAME.ipynb`` is the instructor's notebook, with solutions and hidden tests, where
-            nbgrader looks for it; ``colab/NAME.ipynb`` is the students' without nbgrader; ``gradescope/NAME.zip`` the
-            autograder.
+            nbgrader looks for it; ``colab/NAME.ipynb`` is the students' without nbgrader.
         seed: the hidden tests try the functions on the numbers of this seed; None: a random one, known to nobody else.
-        overwrite: replace files that are there.
-        system: "nbgrader" or "gradescope".
+        overwrite: replace notebooks that are there.
 
     Returns:
         The files written.
@@ -115,33 +112,45 @@ def assign(
     Raises:
         ConfigError: no such chapter; a file is there already.
     """
-    chosen = of_chapter(chapter)
-    title = chapters()[chosen[0].chapter]
-    name = f"{chosen[0].chapter}_{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}"
-    colab, packed = folder / "colab" / f"{name}.ipynb", folder / "gradescope" / f"{name}.zip"
-    source = folder / "source" / name / f"{name}.ipynb"
-    for path in (source if system == "nbgrader" else packed, colab):
-        if path.exists() and not overwrite:
-            raise ConfigError(
-                f"{path} is there already, and you may have changed it. Give --overwrite to replace it, or another folder."
-            )
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    if system == "gradescope":
-        from clteach.exercises.gradescope import autograder  # it builds on this module
-
-        contents = autograder(chapter, seed)
-        return [
-            write_atomic(packed, lambda file: file.write(contents)),
-            _write(colab, title, _plain_cells(chosen)),
-        ]
-    written = [
-        _write(source, title, _graded_cells(chosen, seed)),
-        _write(colab, title, _plain_cells(chosen)),
-    ]
+    chosen, name = of_chapter(chapter), assignment(chapter)
+    source, colab = folder / "source" / name / f"{name}.ipynb", folder / "colab" / f"{name}.ipynb"
+    refuse([source, colab], overwrite)
+    cells = _graded_cells(chosen, hidden_seed(seed))
+    written = [_write(source, chapters()[chosen[0].chapter], cells), write_plain(colab, chapter)]
     config = folder / "nbgrader_config.py"
     if not config.exists():
         written.append(write_atomic(config, lambda file: file.write(CONFIG.encode())))
     return written
+
+
+def assignment(chapter: str) -> str:
+    """What the files of a chapter's assignment are called: "02_latent_space".
+
+    Raises:
+        ConfigError: no such chapter.
+    """
+    number = of_chapter(chapter)[0].chapter
+    return f"{number}_{re.sub(r'[^a-z0-9]+', '_', chapters()[number].lower()).strip('_')}"
+
+
+def refuse(paths: Iterable[Path], overwrite: bool) -> None:
+    """ConfigError where one of the files is there and must not be replaced."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ConfigError(
+                f"{path} is there already, and you may have changed it. Give --overwrite to replace it, or another folder."
+            )
+
+
+def hidden_seed(seed: int | None) -> int:
+    """The seed of the hidden tests: the one given, or a random one, known to nobody else."""
+    return secrets.randbelow(2**31) if seed is None else seed
+
+
+def write_plain(path: Path, chapter: str) -> Path:
+    """Write the students' notebook, as it is handed out without nbgrader."""
+    chosen = of_chapter(chapter)
+    return _write(path, chapters()[chosen[0].chapter], _plain_cells(chosen))
 
 
 def _graded_cells(chosen: list[Exercise], seed: int) -> list[dict[str, Any]]:

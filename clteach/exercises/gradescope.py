@@ -20,8 +20,9 @@ from typing import Any
 
 from clteach.errors import ClteachError
 from clteach.exercises.chapters import exercises
-from clteach.exercises.course import of_chapter
+from clteach.exercises.course import assignment, hidden_seed, of_chapter, refuse, write_plain
 from clteach.exercises.grading import Graded, Limits, grade
+from clteach.storage import write_atomic
 from clteach.version import __version__
 
 SETUP = f"""\
@@ -40,6 +41,18 @@ root="$(cd "$(dirname "$0")" && pwd)"
 exec "$root/venv/bin/python" -m clteach.exercises.gradescope "$root"
 """
 SECONDS = 300.0
+
+
+def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool = False) -> list[Path]:
+    """Write a chapter's exercises as an assignment: ``gradescope/NAME.zip`` and the students' ``colab/NAME.ipynb``.
+
+    Args, returns and errors are those of `clteach.exercises.course.assign`.
+    """
+    name = assignment(chapter)
+    packed, colab = folder / "gradescope" / f"{name}.zip", folder / "colab" / f"{name}.ipynb"
+    refuse([packed, colab], overwrite)
+    contents = autograder(chapter, hidden_seed(seed))
+    return [write_atomic(packed, lambda file: file.write(contents)), write_plain(colab, chapter)]
 
 
 def autograder(chapter: str, seed: int) -> bytes:
