@@ -32,6 +32,8 @@ import clteach.notebook, clteach.notebook.page as page
 def few(steps, most):
     return min(steps, most) if isinstance(steps, int) else steps
 
+COUNTS = (2000, 3000, 4000, 10_000, 20_000)
+
 def capped(train):
     def call(*args, **settings):
         for name in ("steps", "generator_steps"):
@@ -43,12 +45,12 @@ def capped(train):
 
 def capped_fit(fit):
     def call(networks, x, steps, *args, **settings):
-        return fit(networks, x, few(steps, 80), *args, **settings)
+        return fit(networks, x, few(steps, 400), *args, **settings)
     return call
 
 def capped_size(by_size):
     # Loops of a chapter's own count to such a number; smaller ones are units, images, samples.
-    return lambda quick, full: few(by_size(quick, full), 400) if full in (2000, 10_000) else by_size(quick, full)
+    return lambda quick, full: few(by_size(quick, full), 400) if full in COUNTS else by_size(quick, full)
 
 loop.train, gan.fit = capped(loop.train), capped_fit(gan.fit)
 clteach.notebook.by_size = page.by_size = capped_size(page.by_size)

@@ -445,14 +445,18 @@ def new(args: New) -> int:
 
 def assign(args: Assign) -> int:
     """``clteach assign CHAPTER``."""
-    from clteach.exercises import course
+    from clteach.exercises import course, gradescope
     from clteach.exercises.chapters import chapters
 
     if not args.chapter:
         raise ConfigError(f"name a chapter: {', '.join(f'{n} ({title})' for n, title in chapters().items())}.")
-    for path in course.assign(args.chapter, args.to, args.seed, args.overwrite):
+    write = gradescope.assign if args.system == "gradescope" else course.assign
+    for path in write(args.chapter, args.to, args.seed, args.overwrite):
         print(f"written: {path}")
-    print(f"next: nbgrader generate_assignment NAME (in {args.to}), or give the students the notebook in colab/")
+    if args.system == "gradescope":
+        print("next: upload the zip under Configure Autograder, and give the students the notebook in colab/")
+    else:
+        print(f"next: nbgrader generate_assignment NAME (in {args.to}), or give the students the notebook in colab/")
     return 0
 
 
@@ -483,7 +487,7 @@ def grade(args: Grade) -> int:
         limits = grading.Limits(args.seconds, args.memory)
         results, points = grading.grade(args.folder, args.chapter, args.seed, limits, args.jobs, report, kept)
     print(f"{len(results)} notebooks, at most {sum(points.values())} points each: {', '.join(points)}")
-    print(f"table: {grading.to_csv(results, points, args.folder, args.csv)}")
+    print(f"table: {grading.to_csv(results, points, args.folder, args.csv, args.table)}")
     kept.unlink(missing_ok=True)
     return 0
 

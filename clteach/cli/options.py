@@ -170,16 +170,18 @@ class Pretrain:
 
 @dataclass
 class Assign:
-    """Write a chapter's exercises as an assignment: for nbgrader, and as a plain notebook for Colab."""
+    """Write a chapter's exercises as an assignment: for nbgrader or Gradescope, and as a plain notebook for Colab."""
 
     chapter: Annotated[Positional[str], arg(metavar="CHAPTER", help_behavior_hint="")] = ""
     """the chapter's number, e.g. 02"""
     to: Path = Path("course")
     """folder of the course: source/NAME/NAME.ipynb is the instructor's, colab/NAME.ipynb the students' without nbgrader"""
+    system: Annotated[Literal["nbgrader", "gradescope"], arg(name="for")] = "nbgrader"
+    """what grades it; gradescope: gradescope/NAME.zip is the autograder, colab/NAME.ipynb the students'"""
     seed: int | None = None
     """the hidden tests use the numbers of this seed; None: a random one"""
     overwrite: bool = False
-    """replace notebooks that are there"""
+    """replace files that are there"""
 
 
 @dataclass
@@ -190,6 +192,8 @@ class Grade:
     """folder with the notebooks, searched with all its subfolders"""
     csv: Path = Path("grades.csv")
     """the table to write: one line per notebook"""
+    table: Literal["all", "canvas", "moodle", "blackboard"] = "all"
+    """its columns: all that is known, or those that a learning management system imports"""
     chapter: str | None = None
     """whose exercises; None: the chapter that most of the notebooks mention"""
     seed: int = 1

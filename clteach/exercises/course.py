@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,24 +112,45 @@ def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool 
     Raises:
         ConfigError: no such chapter; a file is there already.
     """
-    chosen = of_chapter(chapter)
-    title = chapters()[chosen[0].chapter]
-    name = f"{chosen[0].chapter}_{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}"
+    chosen, name = of_chapter(chapter), assignment(chapter)
     source, colab = folder / "source" / name / f"{name}.ipynb", folder / "colab" / f"{name}.ipynb"
-    for path in (source, colab):
-        if path.exists() and not overwrite:
-            raise ConfigError(
-                f"{path} is there already, and you may have changed it. Give --overwrite to replace it, or another folder."
-            )
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    written = [
-        _write(source, title, _graded_cells(chosen, seed)),
-        _write(colab, title, _plain_cells(chosen)),
-    ]
+    refuse([source, colab], overwrite)
+    cells = _graded_cells(chosen, hidden_seed(seed))
+    written = [_write(source, chapters()[chosen[0].chapter], cells), write_plain(colab, chapter)]
     config = folder / "nbgrader_config.py"
     if not config.exists():
         written.append(write_atomic(config, lambda file: file.write(CONFIG.encode())))
     return written
+
+
+def assignment(chapter: str) -> str:
+    """What the files of a chapter's assignment are called: "02_latent_space".
+
+    Raises:
+        ConfigError: no such chapter.
+    """
+    number = of_chapter(chapter)[0].chapter
+    return f"{number}_{re.sub(r'[^a-z0-9]+', '_', chapters()[number].lower()).strip('_')}"
+
+
+def refuse(paths: Iterable[Path], overwrite: bool) -> None:
+    """ConfigError where one of the files is there and must not be replaced."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ConfigError(
+                f"{path} is there already, and you may have changed it. Give --overwrite to replace it, or another folder."
+            )
+
+
+def hidden_seed(seed: int | None) -> int:
+    """The seed of the hidden tests: the one given, or a random one, known to nobody else."""
+    return secrets.randbelow(2**31) if seed is None else seed
+
+
+def write_plain(path: Path, chapter: str) -> Path:
+    """Write the students' notebook, as it is handed out without nbgrader."""
+    chosen = of_chapter(chapter)
+    return _write(path, chapters()[chosen[0].chapter], _plain_cells(chosen))
 
 
 def _graded_cells(chosen: list[Exercise], seed: int) -> list[dict[str, Any]]:

@@ -57,6 +57,8 @@ class Graded:
     points: dict[str, int] = field(default_factory=dict)
     remark: str = ""
     seconds: float = 0.0
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """of each exercise that was checked: ``passed`` on the numbers that students know, and the ``text`` they read there"""
 
 
 class _Unreadable(Exception):
@@ -207,6 +209,8 @@ def _result(file: Path, code: int | None, answer: Path, ids: list[str]) -> Grade
             entry = json.loads(line)
             if "id" in entry:
                 graded.points[entry["id"]] = entry["points"]
+                if "report" in entry:
+                    graded.reports[entry["id"]] = entry["report"]
             if entry["remark"]:
                 remarks.append(entry["remark"])
     if status == "crashed":
@@ -267,18 +271,60 @@ def _fingerprint() -> str:
     return code.hexdigest()
 
 
-def to_csv(results: list[Graded], points: dict[str, int], folder: Path, path: Path) -> Path:
-    """Write one line per notebook: student, file, status, points, of, each exercise, remark."""
+def to_csv(results: list[Graded], points: dict[str, int], folder: Path, path: Path, table: str = "all") -> Path:
+    """Write the marks as a table.
+
+    Args:
+        results: as from `grade`.
+        points: {exercise: its points}.
+        folder: the folder of the notebooks.
+        path: the file.
+        table: "all": one line per notebook, with student, file, status, points, of, each exercise, remark. "canvas",
+            "moodle" or "blackboard": one line per student, the best of several notebooks, with the columns that the
+            gradebook imports; the student's name, of folder or file, is taken for the login.
+
+    Returns:
+        The file.
+    """
+    rows = _all_columns(results, points, folder) if table == "all" else _gradebook(results, points, folder, table)
     out = io.StringIO()
-    table = csv.writer(out)
-    table.writerow(["student", "file", "status", "points", "of", *points, "remark"])
-    for each in results:
-        place = each.file.relative_to(folder)
-        student = place.parts[0] if len(place.parts) > 1 else place.stem
-        own = [each.points.get(id, 0) for id in points]
-        row = [student, str(place), each.status, sum(own), sum(points.values()), *own, each.remark]
-        table.writerow([_harmless(value) for value in row])
+    csv.writer(out).writerows([[_harmless(value) for value in row] for row in rows])
     return write_atomic(path, lambda file: file.write(out.getvalue().encode()))
+
+
+def _all_columns(results: list[Graded], points: dict[str, int], folder: Path) -> list[list[Any]]:
+    rows: list[list[Any]] = [["student", "file", "status", "points", "of", *points, "remark"]]
+    for each in results:
+        own = [each.points.get(id, 0) for id in points]
+        place = str(each.file.relative_to(folder))
+        rows.append(
+            [_student(each.file, folder), place, each.status, sum(own), sum(points.values()), *own, each.remark]
+        )
+    return rows
+
+
+def _gradebook(results: list[Graded], points: dict[str, int], folder: Path, table: str) -> list[list[Any]]:
+    best: dict[str, tuple[int, str]] = {}
+    for each in results:
+        student, marks = _student(each.file, folder), (sum(each.points.values()), each.remark)
+        best[student] = max(best.get(student, marks), marks, key=lambda one: one[0])
+    most, chapter = sum(points.values()), next(iter(points)).partition(".")[0]
+    item = f"clteach {chapter}"
+    if table == "canvas":  # its first five columns are fixed, and the line below the names holds the possible points
+        rows: list[list[Any]] = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", item]]
+        rows.append(["    Points Possible", "", "", "", "", most])
+        return rows + [[student, "", "", student, "", marks] for student, (marks, _) in best.items()]
+    if table == "moodle":  # the columns are chosen when it is imported: the user by username, the item, its feedback
+        rows = [["username", item, f"{item} feedback"]]
+        return rows + [[student, marks, remark] for student, (marks, remark) in best.items()]
+    rows = [["Username", f"{item} [Total Pts: {most} Score]"]]
+    return rows + [[student, marks] for student, (marks, _) in best.items()]
+
+
+def _student(file: Path, folder: Path) -> str:
+    """The name of the sub-folder, or of the file where there is none."""
+    place = file.relative_to(folder)
+    return place.parts[0] if len(place.parts) > 1 else place.stem
 
 
 def _harmless(value: Any) -> Any:

@@ -324,3 +324,35 @@ def test_a_bar_is_shown_where_stderr_is_a_terminal(
     out, err = capsys.readouterr()
     assert "grading" in err and "2/2" in err
     assert [line.partition(":")[2] for line in out.splitlines()[:2]] == [" not a notebook, 0 points"] * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (
+            "canvas",
+            [
+                ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "clteach 02"],
+                ["Points Possible", "", "", "", "", "3"],
+                ["ada", "", "", "ada", "", "3"],
+                ["bob", "", "", "bob", "", "0"],
+            ],
+        ),
+        (
+            "moodle",
+            [["username", "clteach 02", "clteach 02 feedback"], ["ada", "3", ""], ["bob", "0", "'=1+1"]],
+        ),
+        ("blackboard", [["Username", "clteach 02 [Total Pts: 3 Score]"], ["ada", "3"], ["bob", "0"]]),
+    ],
+)
+def test_columns_for_a_gradebook(table: str, expected: list[list[str]], tmp_path: Path) -> None:
+    """One line per student, of several notebooks the best; nothing that a spreadsheet takes for a formula."""
+    points = {"02.kl": 1, "02.elbo": 2}
+    graded = [
+        Graded(tmp_path / "ada" / "first.ipynb", "graded", {"02.kl": 1}, "02.elbo: wrong"),
+        Graded(tmp_path / "ada" / "second.ipynb", "graded", {"02.kl": 1, "02.elbo": 2}),
+        Graded(tmp_path / "bob.ipynb", "crashed", {}, "=1+1"),
+    ]
+    written = to_csv(graded, points, tmp_path, tmp_path / "grades.csv", table)
+    with written.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == expected
