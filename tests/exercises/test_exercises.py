@@ -62,9 +62,9 @@ def test_list_shows_them_all() -> None:
 
 
 @pytest.mark.parametrize("chapter", chapters())
-def test_a_chapter_has_four_to_six_and_a_prediction(chapter: str) -> None:
+def test_a_chapter_has_four_to_eight_and_a_prediction(chapter: str) -> None:
     own = [each for each in ALL.values() if each.chapter == chapter]
-    assert 4 <= len(own) <= 6
+    assert 4 <= len(own) <= 8
     assert any(each.name.startswith("predict") for each in own)
 
 
