@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.learners.fisher import fisher_diagonal
@@ -170,7 +170,12 @@ class FROMP(Classifier):
         return {"current": self.cross_entropy(logits[: len(batch.y)], batch), "prior": prior}
 
     def clip_grad_(self) -> None:
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.cfg.clip)
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+        # g ← g · min(1, clip / ‖g‖)
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        scale = (self.cfg.clip / (norm + 1e-6)).clamp(max=1.0)
+        for g in gradients:
+            g.mul_(scale)
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
         self.memory.add(t, data.subset(self.memorable(t, data)), rng)
