@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import keyword
 import re
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from clteach.errors import ConfigError
 from clteach.methods import METHODS
@@ -129,6 +131,9 @@ def write(name: str, folder: Path, overwrite: bool = False) -> tuple[Path, Path]
     for file, text in zip(files, (METHOD, TEST), strict=True):
         for word, meant in (("TITLE", " ".join(words).capitalize()), ("MODULE", module), ("CLASS", class_name)):
             text = text.replace(word, meant)
-        text = text.replace("NAME", name).encode()
-        write_atomic(file, lambda out, text=text: out.write(text))
+        write_atomic(file, partial(_put, text.replace("NAME", name)))
     return files
+
+
+def _put(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
