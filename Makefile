@@ -79,6 +79,7 @@ record: $(VENV)/.core  ## copy the numbers that `clteach reproduce` wrote to res
 bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arithmetic, and grading beside an older build
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
+	$(BIN)/python benchmarks/generative_classifier.py
 	$(BIN)/python -m benchmarks.grading
 
 peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an environment of its own (.venv-peers)
