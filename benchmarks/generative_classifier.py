@@ -82,7 +82,8 @@ def main() -> None:
     print(f"bare product of the last layers {found} s")
     record = {
         "command": f"python benchmarks/generative_classifier.py --threads {args.threads} --rounds {args.rounds}",
-        "network": f"{IMAGES} images, 10 VAEs of {learner.cfg.hidden} units, z {learner.cfg.z}, {learner.cfg.samples} samples",
+        "network": f"10 VAEs of {learner.cfg.hidden} units, z {learner.cfg.z}, {learner.cfg.samples} samples",
+        "images": IMAGES,
         "commit": checkout(),
         "torch": torch.__version__,
         "machine": {**machine(), "threads_per_process": args.threads},
