@@ -84,6 +84,7 @@ bench: $(VENV)/.dev  ## measure every method beside a bare loop of the same arit
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m benchmarks.multiband
 	$(BIN)/python -m benchmarks.diffusion
+	$(BIN)/python benchmarks/generative_classifier.py
 	$(BIN)/python -m benchmarks.grading
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.seeds
 

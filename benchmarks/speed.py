@@ -39,7 +39,7 @@ from clteach.seeding import derive
 HIDDEN, BATCH, Z = (400, 400), 128, 100
 TARGETS = {"finetune": 0.9, "generative-replay": 0.85, "brain-inspired-replay": 0.85}
 """To reach: the share of the bare loop's steps per second."""
-OF_FINETUNE = {"ewc": 0.8, "si": 0.7, "lwf": 0.6, "fromp": 0.4}
+OF_FINETUNE = {"ewc": 0.8, "si": 0.7, "lwf": 0.6, "fromp": 0.4, "icarl": 0.5}
 """To reach: the share of fine-tuning's steps per second."""
 LONG = 1500
 """Steps after which the moments of weights without a gradient have long become denormal."""
