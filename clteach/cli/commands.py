@@ -445,16 +445,18 @@ def new(args: New) -> int:
 
 def assign(args: Assign) -> int:
     """``clteach assign CHAPTER``."""
-    from clteach.exercises import course, gradescope
+    from clteach.exercises import course, gradescope, otter
     from clteach.exercises.chapters import chapters
 
     if not args.chapter:
         raise ConfigError(f"name a chapter: {', '.join(f'{n} ({title})' for n, title in chapters().items())}.")
-    write = gradescope.assign if args.system == "gradescope" else course.assign
-    for path in write(args.chapter, args.to, args.seed, args.overwrite):
+    write = {"nbgrader": course.assign, "gradescope": gradescope.assign, "otter": otter.assign}
+    for path in write[args.system](args.chapter, args.to, args.seed, args.overwrite):
         print(f"written: {path}")
     if args.system == "gradescope":
         print("next: upload the zip under Configure Autograder, and give the students the notebook in colab/")
+    elif args.system == "otter":
+        print("next: otter assign NAME.ipynb dist")
     else:
         print(f"next: nbgrader generate_assignment NAME (in {args.to}), or give the students the notebook in colab/")
     return 0

@@ -170,14 +170,15 @@ class Pretrain:
 
 @dataclass
 class Assign:
-    """Write a chapter's exercises as an assignment: for nbgrader or Gradescope, and as a plain notebook for Colab."""
+    """Write a chapter's exercises as an assignment: for nbgrader, Gradescope or otter-grader, and plain for Colab."""
 
     chapter: Annotated[Positional[str], arg(metavar="CHAPTER", help_behavior_hint="")] = ""
     """the chapter's number, e.g. 02"""
     to: Path = Path("course")
     """folder of the course: source/NAME/NAME.ipynb is the instructor's, colab/NAME.ipynb the students' without nbgrader"""
-    system: Annotated[Literal["nbgrader", "gradescope"], arg(name="for")] = "nbgrader"
-    """what grades it; gradescope: gradescope/NAME.zip is the autograder, colab/NAME.ipynb the students'"""
+    system: Annotated[Literal["nbgrader", "gradescope", "otter"], arg(name="for")] = "nbgrader"
+    """what grades it; gradescope: gradescope/NAME.zip is the autograder, colab/NAME.ipynb the students'; otter:
+    otter/NAME.ipynb is what otter assign reads"""
     seed: int | None = None
     """the hidden tests use the numbers of this seed; None: a random one"""
     overwrite: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,14 @@ def chapter_cells(chapter: str) -> list[dict[str, Any]]:
     it is where the book puts hint and solution: they are not in the notebook, where every reader would see them.
     """
     chosen = of_chapter(chapter)
-    cells = [_markdown(f"exercise-{chapter}-text", HEAD), _code(f"exercise-{chapter}", imports(chosen))]
+    cells = [text_cell(f"exercise-{chapter}-text", HEAD), code_cell(f"exercise-{chapter}", imports(chosen))]
     for each in chosen:
         head = f":::{{exercise}} {each.title}\n:label: {label(each)}"
         text = f"{head}\n\n{statement(each)}\n:::\n\n<!-- solution {each.id} -->"
-        cells.append(_markdown(f"exercise-{chapter}-{each.name}-text", text))
-        cells.append(_code(f"exercise-{chapter}-{each.name}", f'{each.template}\n\ncheck("{each.id}", {each.name})'))
+        cells.append(text_cell(f"exercise-{chapter}-{each.name}-text", text))
+        cells.append(
+            code_cell(f"exercise-{chapter}-{each.name}", f'{each.template}\n\ncheck("{each.id}", {each.name})')
+        )
     return cells
 
 
@@ -116,7 +118,7 @@ def assign(chapter: str, folder: Path, seed: int | None = None, overwrite: bool 
     source, colab = folder / "source" / name / f"{name}.ipynb", folder / "colab" / f"{name}.ipynb"
     refuse([source, colab], overwrite)
     cells = _graded_cells(chosen, hidden_seed(seed))
-    written = [_write(source, chapters()[chosen[0].chapter], cells), write_plain(colab, chapter)]
+    written = [write_notebook(source, chapters()[chosen[0].chapter], cells), write_plain(colab, chapter)]
     config = folder / "nbgrader_config.py"
     if not config.exists():
         written.append(write_atomic(config, lambda file: file.write(CONFIG.encode())))
@@ -150,7 +152,7 @@ def hidden_seed(seed: int | None) -> int:
 def write_plain(path: Path, chapter: str) -> Path:
     """Write the students' notebook, as it is handed out without nbgrader."""
     chosen = of_chapter(chapter)
-    return _write(path, chapters()[chosen[0].chapter], _plain_cells(chosen))
+    return write_notebook(path, chapters()[chosen[0].chapter], _plain_cells(chosen))
 
 
 def _graded_cells(chosen: list[Exercise], seed: int) -> list[dict[str, Any]]:
@@ -160,9 +162,9 @@ def _graded_cells(chosen: list[Exercise], seed: int) -> list[dict[str, Any]]:
         hidden = f'### BEGIN HIDDEN TESTS\ncheck("{each.id}", {each.name}, seed={seed}).require()\n### END HIDDEN TESTS'
         test = f'check("{each.id}", {each.name}).require()\n{hidden}'
         cells += [
-            _markdown(f"text-{key}", _heading(each)),
-            _nbgrader(_code(f"answer-{key}", each.source.rstrip()), f"answer-{key}", solution=True),
-            _nbgrader(_code(f"test-{key}", test), f"test-{key}", grade=True, locked=True, points=each.level),
+            text_cell(f"text-{key}", heading(each)),
+            _nbgrader(code_cell(f"answer-{key}", each.source.rstrip()), f"answer-{key}", solution=True),
+            _nbgrader(code_cell(f"test-{key}", test), f"test-{key}", grade=True, locked=True, points=each.level),
         ]
     return cells
 
@@ -172,18 +174,20 @@ def _plain_cells(chosen: list[Exercise]) -> list[dict[str, Any]]:
     for each in chosen:
         key = each.id.replace(".", "-")
         cells += [
-            _markdown(f"text-{key}", _heading(each)),
-            _code(f"answer-{key}", each.template.rstrip()),
-            _code(f"test-{key}", f'check("{each.id}", {each.name})'),
+            text_cell(f"text-{key}", heading(each)),
+            code_cell(f"answer-{key}", each.template.rstrip()),
+            code_cell(f"test-{key}", f'check("{each.id}", {each.name})'),
         ]
     return cells
 
 
-def _heading(each: Exercise) -> str:
+def heading(each: Exercise) -> str:
+    """Title, points and statement of an exercise."""
     return f"## {each.title} ({each.level} point{'s'[: each.level > 1]})\n\n{statement(each)}"
 
 
-def _write(path: Path, title: str, cells: list[dict[str, Any]]) -> Path:
+def write_notebook(path: Path, title: str, cells: list[dict[str, Any]], before: Sequence[dict[str, Any]] = ()) -> Path:
+    """Write an assignment's notebook: a title, what installs and imports, the cells; `before` goes first of all."""
     chosen = {each.id: each for each in exercises().values()}
     used = [each for each in chosen.values() if any(f'"{each.id}"' in cell["source"] for cell in cells)]
     about = (
@@ -191,12 +195,17 @@ def _write(path: Path, title: str, cells: list[dict[str, Any]]) -> Path:
         "it says what is right and, if something is not yet, what was tried, what was expected, and a hint. "
         f"Made with clteach {clteach.__version__}."
     )
-    first = [_markdown("about", about), _code("install", INSTALL), _code("imports", imports(used))]
+    first = [text_cell("about", about), code_cell("install", INSTALL), code_cell("imports", imports(used))]
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    document: dict[str, Any] = {"cells": first + cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    document: dict[str, Any] = {
+        "cells": [*before, *first, *cells],
+        "metadata": metadata,
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
     for cell in document["cells"]:
         cell["source"] = cell["source"].splitlines(keepends=True)
     # As nbformat writes it, which takes seconds to import.
@@ -204,12 +213,19 @@ def _write(path: Path, title: str, cells: list[dict[str, Any]]) -> Path:
     return write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def _markdown(id: str, source: str) -> dict[str, Any]:
+def text_cell(id: str, source: str) -> dict[str, Any]:
+    """A cell of Markdown."""
     return {"cell_type": "markdown", "id": _cell_id(id), "metadata": {}, "source": source}
 
 
-def _code(id: str, source: str) -> dict[str, Any]:
-    cell = _markdown(id, source)
+def raw_cell(id: str, source: str) -> dict[str, Any]:
+    """A cell that is neither shown nor run."""
+    return {**text_cell(id, source), "cell_type": "raw"}
+
+
+def code_cell(id: str, source: str) -> dict[str, Any]:
+    """A cell of code that has not been run."""
+    cell = text_cell(id, source)
     return {**cell, "cell_type": "code", "execution_count": None, "outputs": []}
 
 
