@@ -89,7 +89,8 @@ def test_who_keeps_data() -> None:
             super().__init__(spec, cfg, seed)
             self.box = Memory(spec, 2)
 
-    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == {"joint", "er", "a-gem", "vae-joint"}
+    keeping = {"joint", "er", "a-gem", "vae-joint", "diffusion-joint"}
+    assert {name for name, cls in METHODS.items() if keeps_data(cls)} == keeping
     assert keeps_data(Boxed)
 
 
