@@ -81,18 +81,16 @@ class DreamReplay(Classifier, Generator):
             within("dream-replay", 1, MOST_STEPS, generator_steps=self.generator_steps)
             if self.generator_lr is not None and not self.generator_lr > 0:
                 raise ConfigError(f"dream-replay: generator_lr={self.generator_lr}, expected a learning rate > 0.")
-            if self.guidance < 0 or (self.guidance > 0 and self.replay_model != "diffusion"):
-                raise ConfigError(
-                    f"dream-replay: guidance={self.guidance} with replay_model={self.replay_model!r}, expected 0 or more, "
-                    "and more than 0 only with replay_model='diffusion': other dreams have no way that could be steered."
-                )
+            if self.guidance < 0:
+                raise ConfigError(f"dream-replay: guidance={self.guidance}, expected a strength of 0 or more.")
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
-        if self.cfg.guidance and spec.scenario != "class":
+        if self.cfg.guidance and (self.cfg.replay_model != "diffusion" or spec.scenario != "class"):
             raise ConfigError(
-                f"dream-replay: guidance={self.cfg.guidance} in the scenario {spec.scenario!r}. It steers between old and "
-                "new classes that compete: expected guidance=0, or the scenario 'class'."
+                f"dream-replay: guidance={self.cfg.guidance} with replay_model={self.cfg.replay_model!r} in the scenario "
+                f"{spec.scenario!r}. It steers the dreams of a diffusion model between old and new classes that compete: "
+                "expected replay_model='diffusion' and the scenario 'class', or guidance=0."
             )
         self.generator = self.make_generator(seed)
         self.opts |= {DREAMS + name: opt for name, opt in self.generator.opts.items()}

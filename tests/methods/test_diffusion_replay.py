@@ -248,10 +248,12 @@ def test_guided_dreams_come_closer_to_the_border_and_leave_no_trace() -> None:
 
 
 def test_guidance_that_cannot_work_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"guidance=1\.0 with replay_model='ebgan'"):
-        DreamReplay.Config(replay_model="ebgan", guidance=1.0)
-    with pytest.raises(ConfigError, match=r"guidance=-1\.0"):
+    with pytest.raises(ConfigError, match=r"guidance=-1\.0, expected a strength of 0 or more"):
         DreamReplay.Config(replay_model="diffusion", guidance=-1.0)
-    stream = split(toy_data(), "domain", tasks=2)
-    with pytest.raises(ConfigError, match=r"guidance=1\.0 in the scenario 'domain'"):
-        DreamReplay(stream.spec, DreamReplay.Config(replay_model="diffusion", guidance=1.0))
+    for model, scenario in (("ebgan", "class"), ("diffusion", "domain"), ("diffusion", "task")):
+        stream = split(toy_data(), scenario, tasks=2)
+        cfg = DreamReplay.Config(replay_model=model, guidance=1.0)  # type: ignore[arg-type]
+        with pytest.raises(
+            ConfigError, match=rf"guidance=1\.0 with replay_model='{model}' in the scenario '{scenario}'"
+        ):
+            DreamReplay(stream.spec, cfg)

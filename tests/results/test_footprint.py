@@ -103,7 +103,7 @@ def test_who_keeps_data() -> None:
             super().__init__(spec, cfg, seed)
             self.box = Memory(spec, 2)
 
-    kept = {"joint", "er", "a-gem", "fromp", "icarl", "vae-joint"}
+    kept = {"joint", "er", "a-gem", "fromp", "icarl", "vae-joint", "diffusion-joint"}
     assert {name for name, cls in METHODS.items() if keeps_data(cls)} == kept
     assert keeps_data(Boxed)
 

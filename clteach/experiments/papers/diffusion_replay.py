@@ -34,8 +34,9 @@ PRESETS: dict[str, Preset] = {
             "split-mnist": Column(
                 2000,
                 128,
-                {"lr": 1e-3, "hidden": (512, 512), "network": "mlp"},
+                {"lr": 1e-3},
                 {"tasks": 5},
+                {row.method: {"hidden": (512, 512), "network": "mlp"} for row in GENERATORS.values()},
             ),
         },
         notes=(
