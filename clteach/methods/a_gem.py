@@ -9,13 +9,10 @@ $$\tilde g = g - \frac{\min(g^\top g_{\text{ref}},\, 0)}{g_{\text{ref}}^\top g_{
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from clteach.data.tasks import Batch, Spec
-from clteach.errors import ConfigError
+from clteach.data.tasks import Batch
 from clteach.learners.learner import Classifier, Losses, Noise, total
 from clteach.methods.er import ER
 
@@ -25,15 +22,7 @@ class AGEM(ER):
 
     name = "a-gem"
     summary = "project gradients that would harm a small memory (Chaudhry 2019)"
-
-    @classmethod
-    def checked(cls, spec: Spec, cfg: Any = None) -> Any:
-        cfg = super().checked(spec, cfg)
-        if cfg.reservoir is not None:
-            raise ConfigError(
-                f"a-gem: reservoir={cfg.reservoir}, but its memory is of whole tasks. Leave it out, or train er."
-            )
-        return cfg
+    takes_reservoir = False
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         return Classifier.loss(self, batch, noise)

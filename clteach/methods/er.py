@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
+from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Losses, NetMaker, Noise
 from clteach.learners.replay import Memory, Reservoir
 from clteach.settings import MOST_SAMPLES, within
@@ -34,6 +35,8 @@ class ER(Classifier):
 
     name = "er"
     summary = "replay real samples from a small memory (Rolnick 2019)"
+    takes_reservoir = True
+    """False for a method that stands on this one and needs the samples of a task together"""
 
     @dataclass(frozen=True)
     class Config(Classifier.Config):
@@ -47,6 +50,15 @@ class ER(Classifier):
         def __post_init__(self) -> None:
             super().__post_init__()
             within("memory", 1, MOST_SAMPLES, per_class=self.per_class, reservoir=self.reservoir)
+
+    @classmethod
+    def checked(cls, spec: Spec, cfg: Any = None) -> Any:
+        cfg = super().checked(spec, cfg)
+        if cfg.reservoir is not None and not cls.takes_reservoir:
+            raise ConfigError(
+                f"{cls.name}: reservoir={cfg.reservoir}, but its memory is of whole tasks. Leave it out, or train er."
+            )
+        return cfg
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)

@@ -52,6 +52,7 @@ class ICaRL(ER):
     name = "icarl"
     summary = "herded exemplars, binary distillation, nearest class mean (Rebuffi 2017)"
     scenarios = ("class",)
+    takes_reservoir = False
     needs = (
         "it compares an image with a mean for every class, and in the other scenarios classes share their output units"
     )

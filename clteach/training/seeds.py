@@ -32,6 +32,7 @@ from clteach.data.tasks import Batch, Data, Shuffle, Stream
 from clteach.errors import CheckpointError, ConfigError
 from clteach.learners.learner import Learner, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
+from clteach.methods.er import ER
 from clteach.methods.si import SI
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
@@ -42,7 +43,7 @@ from clteach.training.loop import evaluated, judge, scale_learning_rates, thread
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
-STEPS = (Learner.step, SI.step)
+STEPS = (Learner.step, SI.step, ER.step)
 """Steps that treat every weight by itself, so that those of many seeds can go through them together."""
 OPTIMISERS = (Adam, AdamW, SGD)
 """The same of optimisers."""
@@ -142,6 +143,8 @@ def why_apart(learners: Sequence[Learner]) -> None:
     first = learners[0]
     if type(first).step not in STEPS or type(first).clip_grad_ is not Learner.clip_grad_:
         raise NotTogether("the method has a step of its own, or limits its gradients")
+    if isinstance(first, ER) and first.cfg.reservoir is not None:
+        raise NotTogether("its memory takes in samples in every step")
     if any(type(opt) not in OPTIMISERS for opt in first.opts.values()):
         raise NotTogether("its optimiser mixes the weights of different seeds")
     if any(learner.spec != first.spec for learner in learners):

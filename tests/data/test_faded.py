@@ -146,6 +146,7 @@ def test_er_with_a_reservoir_passes_the_suite(check: Any, monkeypatch: pytest.Mo
         check(SmallReservoir, scenario)
 
 
-def test_a_gem_has_no_reservoir() -> None:
-    with pytest.raises(ConfigError, match="a-gem: reservoir=5"):
-        clteach.build("a-gem", split(DATA, tasks=3).spec, reservoir=5)
+@pytest.mark.parametrize("name", ["a-gem", "icarl"])
+def test_who_has_no_reservoir(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: reservoir=5"):
+        clteach.build(name, split(DATA, tasks=3).spec, reservoir=5)
