@@ -20,6 +20,7 @@ from clteach.data.tasks import Spec
 from clteach.learners.learner import Learner
 from clteach.learners.replay import Memory, empty_samples
 from clteach.methods import configure
+from clteach.methods.diffusion_replay import DiffusionGenerator, FinetunedDiffusion
 from clteach.methods.finetune import FineTune
 from clteach.methods.vae_generators import FinetunedVAE
 
@@ -84,8 +85,9 @@ def passing(learner: Learner) -> list[Tensor]:
 
 
 def fine_tuned(learner: Learner) -> Learner:
-    """Fine-tuning of the same network: a classifier's, or for a pure generator that of a VAE."""
-    cls = FineTune if learner.measure == "accuracy" else FinetunedVAE
+    """Fine-tuning of the same network: a classifier's, a diffusion model's, or for other pure generators that of a VAE."""
+    generator = FinetunedDiffusion if isinstance(learner, DiffusionGenerator) else FinetunedVAE
+    cls: type[Learner] = FineTune if learner.measure == "accuracy" else generator
     fields = {field.name for field in dataclasses.fields(cls.Config)}
     return cls(learner.spec, configure(cls, {k: v for k, v in vars(learner.cfg).items() if k in fields}))
 
