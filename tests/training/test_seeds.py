@@ -21,7 +21,10 @@ from clteach.training.loop import train
 from clteach.training.run import Run
 from clteach.training.seeds import Stack, pays_off, train_seeds
 
-TOGETHER = "finetune joint ewc online-ewc si lwf xdg si-xdg er icarl generative-replay brain-inspired-replay".split()
+TOGETHER = (
+    *"finetune joint separate-networks ewc online-ewc si lwf xdg si-xdg er icarl generative-replay".split(),
+    *"brain-inspired-replay diffusion-finetune diffusion-joint diffusion-replay diffusion-distill".split(),
+)
 SEEDS = [0, 3, 5]
 CASES = [(name, scenario) for name in [*TOGETHER, "brain-inspired-replay-si"] for scenario in METHODS[name].scenarios]
 
