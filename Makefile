@@ -50,6 +50,7 @@ check-notebooks: $(VENV)/.dev  ## execute every chapter and compare it with what
 
 book: $(VENV)/.dev  ## build the book strictly into book/_build/html
 	$(BIN)/python book/assets.py
+	$(ONE_THREAD) $(BIN)/python book/live.py
 	$(BIN)/python book/_ext/clteach_book.py
 	$(BIN)/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book -W -n --keep-going
 
@@ -85,7 +86,7 @@ peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an e
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built
-	rm -rf book/_build book/api book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/api book/_static/vendor book/_static/live build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove what was built, .venv and .venv-peers
 	rm -rf $(VENV) $(PEERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib
 import importlib.util
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 import clteach
 from clteach.exercises import course
@@ -24,6 +26,10 @@ from clteach.results.cards import CHAPTERS
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TIMES = Path(__file__).parents[1] / "chapter_times.json"
+STATIC = Path(__file__).parents[1] / "_static"
+# What a chapter's page says about its live model, and what book/live.py said about the picture.
+LIVE = Path(__file__).parents[1] / "_live"
+MADE = Path(__file__).parents[1] / "_build" / "live"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 # What follows a line that ends with two colons, as far as it is indented, is code.
@@ -197,9 +203,45 @@ def exercise_table() -> str:
     return table(("exercise", "title", "level", "points"), *rows)
 
 
+def with_live_model(stem: str, notebook: str) -> str:
+    """Put the model that runs in the page into a chapter, before it explores; a notebook itself cannot show one."""
+    text = LIVE / f"{stem[:2]}.md"
+    if not text.is_file():
+        return notebook
+    document = json.loads(notebook)
+    # Each cell's first line: a heading, where it begins a section.
+    heads = ["".join(cell["source"]).partition("\n")[0] for cell in document["cells"]]
+    place = next(i for wanted in ("## Explor", "## Exercises") for i, head in enumerate(heads) if head.startswith(wanted))
+    markdown = text.read_text(encoding="utf-8").replace("{{ live }}", live_block(stem[:2]))
+    cell = {"cell_type": "markdown", "id": f"live-{stem[:2]}", "metadata": {}, "source": markdown}
+    document["cells"].insert(place, cell)
+    return json.dumps(document)
+
+
+def live_block(chapter: str) -> str:
+    """The place of a live model: its still picture, which the script replaces. All of it works from the file system."""
+    made = MADE / f"{chapter}.json"
+    alt = json.loads(made.read_text(encoding="utf-8"))["alt"] if made.is_file() else ""
+    static = "../_static"
+    return (
+        f'```{{raw}} html\n<figure class="live" data-live="{chapter}">\n'
+        f'<img src="{static}/live/{chapter}.png" alt="{html.escape(alt)}">\n'
+        "<figcaption>With scripts switched on, this picture becomes a model to play with.</figcaption>\n</figure>\n"
+        f'<script defer src="{static}/live.js"></script>\n<script defer src="{static}/live/{chapter}.js"></script>\n```'
+    )
+
+
+def check_live_models(app: Sphinx) -> None:
+    """Raise ExtensionError where a model that a page shows was not made."""
+    missing = [path.stem for path in LIVE.glob("*.md") if not (STATIC / "live" / f"{path.stem}.js").is_file()]
+    if missing:
+        raise ExtensionError(f"the live models {', '.join(sorted(missing))} are not there: run python book/live.py first.")
+
+
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
     if docname.startswith("notebooks/"):  # the source is JSON
+        source[0] = with_live_model(docname.partition("/")[2], source[0])
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
         source[0] = SHOWN.sub(
@@ -273,6 +315,7 @@ def set_address(app: Sphinx, config: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_address)
+    app.connect("builder-inited", check_live_models)
     app.connect("env-get-outdated", reread)
     app.connect("source-read", fill_in)
     app.connect("autodoc-skip-member", skip_foreign)
