@@ -86,7 +86,7 @@ peers: $(PEERS)/.made  ## test data sets and streams of other libraries, in an e
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built
-	rm -rf book/_build book/api book/_static/vendor book/_static/live build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/api book/_static/vendor book/_static/live book/_static/cards build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove what was built, .venv and .venv-peers
 	rm -rf $(VENV) $(PEERS)

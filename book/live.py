@@ -293,7 +293,7 @@ def show_bands(nets: Modules) -> Shown:
 
 # ---------------------------------------------------------------------------------------- 05: brain-inspired replay
 
-SHARES = (0.0, 0.3, 0.5, 0.7)
+SHARES = (0.0, 0.3, 0.7)
 
 
 def dreamers() -> Modules:
@@ -482,15 +482,15 @@ def rounded(nets: Modules) -> None:
 ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.LeakyReLU: "leaky", nn.ELU: "elu"}
 
 
-def dense_layers(net: nn.Module) -> dict[str, list[dict[str, Any]]]:
-    """{name: its layers} of all stacks of dense layers in a network; "" where it is one itself.
+def dense_layers(net: nn.Module, wanted: str) -> dict[str, list[dict[str, Any]]]:
+    """{name: its layers} of the stacks of dense layers in a network whose names match; "" where it is one itself.
 
     Raises:
         TypeError: a layer that the page's script does not know.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for name, part in net.named_modules():
-        if not isinstance(part, nn.Sequential):
+        if not isinstance(part, nn.Sequential) or not re.fullmatch(wanted, name):
             continue
         layers: list[dict[str, Any]] = []
         for layer in part:
@@ -510,9 +510,7 @@ def script(chapter: str, nets: Modules, facts: dict[str, Any]) -> str:
     tensors: dict[str, Any] = {}
     numbers: list[Tensor] = []
     for key, net in nets.items():
-        for name, layers in dense_layers(net).items():
-            if not re.fullmatch(NEEDED.get(chapter, ".*"), name):
-                continue
+        for name, layers in dense_layers(net, NEEDED.get(chapter, ".*")).items():
             stack = networks.setdefault(f"{key} {name}".strip(), [])
             for layer in layers:
                 stack.append({"shape": [*layer["weight"].shape], "then": layer["then"]})
