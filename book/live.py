@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import clteach
@@ -59,7 +60,7 @@ class Shown:
     """
 
     facts: dict[str, Any]
-    still: plots.Picture
+    still: Figure
     alt: str
 
 
@@ -331,7 +332,8 @@ def show_dreamers(nets: Modules) -> Shown:
     fig = plots.samples(
         torch.cat(grid).view(-1, 8, 8), columns=10, row_labels=[f"share X = {share:g}" for share in SHARES]
     )  # fmt: skip
-    alt = f"Dreams of the digits 0 to 9, a column each, with shares {', '.join(map(str, SHARES))} of the decoder's units gated."
+    told = ", ".join(map(str, SHARES))
+    alt = f"Dreams of the digits 0 to 9, a column each, with the shares {told} of the decoder's units gated."
     return Shown({"shares": list(SHARES)}, fig, alt)
 
 
@@ -340,7 +342,9 @@ def show_dreamers(nets: Modules) -> Shown:
 
 def generated() -> Modules:
     known = clteach.make_stream("split-digits", "task", digits())
-    learner = build("hypernetwork", known.spec, **papers.column("digits", "split-digits").settings("hypernetwork", "task"))
+    learner = build(
+        "hypernetwork", known.spec, **papers.column("digits", "split-digits").settings("hypernetwork", "task")
+    )
     assert isinstance(learner, Hypernetwork)
     return {"learner": learner}
 
@@ -459,13 +463,19 @@ LIVE: dict[str, Live] = {
     "07": Live(critic, train_critic, show_critic, reconstruct, uniform, (EBGAN, fit)),
 }
 
-# What of a network is not dense layers, and which of its stacks of dense layers a page needs; all of them where none is named.
+# What a page needs of a network that is not dense layers, and which of its stacks of dense layers; all where none is named.
 TENSORS = {
     "03": ("decoder.codes",),
     "05": ("vae.prior_mean", "vae.prior_logvar", "vae.gates_0", "vae.gates_1"),
     "06": ("hypernet.last", "hypernet.body.chunk_embeddings", *(f"hypernet.embeddings.{t}" for t in range(5))),
 }
-NEEDED = {"02": r"decoder", "03": r"(local_)?decoder\..+", "05": r"vae\.decoder", "06": r"hypernet\..+", "07": r"critic\..+"}
+NEEDED = {
+    "02": r"decoder",
+    "03": r"(local_)?decoder\..+",
+    "05": r"vae\.decoder",
+    "06": r"hypernet\..+",
+    "07": r"critic\..+",
+}
 
 
 # ---------------------------------------------------------------------------------------------------- weights as script

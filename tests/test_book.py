@@ -26,7 +26,9 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
+from clteach import results
 from clteach.exercises import course, exercises
+from clteach.methods import METHODS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -115,6 +117,17 @@ def shoot(page: Page, name: str) -> None:
         )
 
 
+def what_keeps_readers_out(page: Page) -> list[str]:
+    """The serious violations of accessibility that axe-core finds: contrast, names of controls, alt texts, ..."""
+    violations = page.evaluate("axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations)")
+    return [
+        f"{each['id']}: {node['html'][:150]}"
+        for each in violations
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"][:3]
+    ]
+
+
 @pytest.mark.book
 @pytest.mark.browser
 @pytest.mark.parametrize("name", READ or ["index.html"])
@@ -136,10 +149,66 @@ def test_page_is_shown_whole(html: Path, page: Page, site: str, name: str) -> No
     assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
     shoot(page, name)
 
+    page.add_script_tag(path=ROOT / "book" / "_static" / "vendor" / "axe.min.js")
+    for theme in ("dark", "light"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        page.wait_for_timeout(200)  # colours fade into each other
+        assert what_keeps_readers_out(page) == [], theme
+
     page.set_viewport_size({"width": PHONE, "height": 844})
     page.wait_for_timeout(500)  # the side bars slide away
     shoot(page, name)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE
+
+
+@pytest.mark.book
+def test_every_page_has_a_link_preview(html: Path) -> None:
+    for name in READ:
+        text = (html / name).read_text(encoding="utf-8")
+        if 'http-equiv="Refresh"' in text:  # the entry, which only leads on
+            continue
+        found = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]+)"', text))
+        assert {"title", "description", "image", "url"} <= set(found), name
+        assert len(found["description"]) > 40 and "<" not in found["description"], name
+        assert (html / found["image"].partition("/_static/")[2].join(["_static/", ""])).is_file(), found["image"]
+        assert 'rel="icon"' in text, name
+
+
+@pytest.mark.book
+def test_the_landing_page_leads_everywhere(html: Path) -> None:
+    text = (html / "book" / "index.html").read_text(encoding="utf-8")
+    for path in (html / "notebooks").glob("*.html"):
+        assert f'href="../notebooks/{path.name}"' in text
+    for cls in METHODS.values():
+        assert f"#{cls.__module__}.{cls.__qualname__}" in text, cls.name
+    record = results.of_recipe("split-digits")
+    assert record is not None
+    for line in results.table(record).to_dict("records"):
+        if line["scenario"] == "class":
+            assert f"{results.percent(line['mean'], line['sem'])} %" in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "key"),
+    [
+        ("replay by class (van de Ven 2020)", "vandeven2020bir"),
+        ("keep the old answers (Li & Hoiem 2017)", "li2018lwf"),
+        ("learn from dreams (--replay-model)", None),
+        ("of nobody (Nobody 2017)", None),
+    ],
+)
+def test_a_summary_names_its_paper(summary: str, key: str | None) -> None:
+    assert extension().paper_of(summary) == key
+
+
+@pytest.mark.parametrize("heads", [["# T", "## Explore: z", "## Exercises"], ["# T", "## Maths", "## Exercises"]])
+def test_a_live_model_stands_before_the_reader_explores(heads: list[str]) -> None:
+    cells = [{"cell_type": "markdown", "source": [f"{head}\n", "text"]} for head in heads]
+    document = json.loads(extension().with_live_model("00_start_here", json.dumps({"cells": cells})))
+    sources = ["".join(cell["source"]) for cell in document["cells"]]
+    place = next(i for i, text in enumerate(sources) if 'data-live="00"' in text)
+    assert sources[place + 1].startswith(("## Explor", "## Exercises")) and len(sources) == len(heads) + 1
+    assert extension().with_live_model("99_none", "{}") == "{}"
 
 
 @pytest.mark.book
@@ -258,7 +327,8 @@ def test_the_reader_watches_a_digit_being_forgotten(html: Path, page: Page) -> N
     for step in range(33):
         angle = 2 * math.pi * step / 32
         page.mouse.move(
-            box["x"] + box["width"] * (0.5 + 0.2 * math.cos(angle)), box["y"] + box["height"] * (0.5 + 0.3 * math.sin(angle))
+            box["x"] + box["width"] * (0.5 + 0.2 * math.cos(angle)),
+            box["y"] + box["height"] * (0.5 + 0.3 * math.sin(angle)),
         )
         if step == 0:
             page.mouse.down()

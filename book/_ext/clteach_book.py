@@ -223,7 +223,9 @@ def with_live_model(stem: str, notebook: str) -> str:
     document = json.loads(notebook)
     # Each cell's first line: a heading, where it begins a section.
     heads = ["".join(cell["source"]).partition("\n")[0] for cell in document["cells"]]
-    place = next(i for wanted in ("## Explor", "## Exercises") for i, head in enumerate(heads) if head.startswith(wanted))
+    place = next(
+        i for wanted in ("## Explor", "## Exercises") for i, head in enumerate(heads) if head.startswith(wanted)
+    )
     markdown = text.read_text(encoding="utf-8").replace("{{ live }}", live_block(stem[:2]))
     cell = {"cell_type": "markdown", "id": f"live-{stem[:2]}", "metadata": {}, "source": markdown}
     document["cells"].insert(place, cell)
@@ -247,7 +249,9 @@ def check_live_models(app: Sphinx) -> None:
     """Raise ExtensionError where a model that a page shows was not made."""
     missing = [path.stem for path in LIVE.glob("*.md") if not (STATIC / "live" / f"{path.stem}.js").is_file()]
     if missing:
-        raise ExtensionError(f"the live models {', '.join(sorted(missing))} are not there: run python book/live.py first.")
+        raise ExtensionError(
+            f"the live models {', '.join(sorted(missing))} are not there: run python book/live.py first."
+        )
 
 
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -372,7 +376,9 @@ def link_preview(app: Sphinx, pagename: str, templatename: str, context: dict[st
         "og:description": about,
         "og:url": f"{app.config.html_baseurl}{pagename}.html",
         "og:image": f"{app.config.html_baseurl}_static/{card}",
-        "og:image:alt": f"A picture from {title}" if pagename.startswith("notebooks/") else "Accuracy matrices of methods",
+        "og:image:alt": f"A picture from {title}"
+        if pagename.startswith("notebooks/")
+        else "Accuracy matrices of methods",
     }
     tags = [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in properties.items()]
     tags.append(f'<meta name="description" content="{html.escape(about)}">')
