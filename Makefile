@@ -24,7 +24,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(1)/bin/python 
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks exercises claims times record bench peers clean distclean
+.PHONY: help run setup test lint unit check-notebooks book pdf check-book wheel-test notebooks exercises claims times record bench peers clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ book: $(VENV)/.dev  ## build the book strictly into book/_build/html
 	$(ONE_THREAD) $(BIN)/python book/live.py
 	$(BIN)/python book/_ext/clteach_book.py
 	$(BIN)/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book -W -n --keep-going
+
+pdf: book  ## print the whole book into book/_build/clteach.pdf, through Chromium
+	$(BIN)/python book/pdf.py
 
 check-book: $(VENV)/.dev  ## check the built book, in Chromium where it is found
 	$(BIN)/python -m pytest -m book --durations=3

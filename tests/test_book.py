@@ -170,7 +170,7 @@ def test_every_page_has_a_link_preview(html: Path) -> None:
         found = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]+)"', text))
         assert {"title", "description", "image", "url"} <= set(found), name
         assert len(found["description"]) > 40 and "<" not in found["description"], name
-        assert (html / found["image"].partition("/_static/")[2].join(["_static/", ""])).is_file(), found["image"]
+        assert (html / "_static" / found["image"].partition("/_static/")[2]).is_file(), found["image"]
         assert 'rel="icon"' in text, name
 
 
