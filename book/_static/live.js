@@ -611,7 +611,7 @@ window.clteachLive = (() => {
     const bits = [0, 1, 2, 3].map((k) => toggle(`bit ${k + 1}`, k % 2 === 0, () => show()));
     const z = [...Array(8).keys()].map((k) => slider(`z${"₁₂₃₄₅₆₇₈"[k]}`, [-3, 3, 0.1], 0, (v) => v.toFixed(1), () => show()));
     const draws = normal(0);
-    const another = button("draw bits and z", "Draw bits and latents from the prior of this task", () => {
+    const another = button("draw bits and z", "draw bits and z from the prior of this task", () => {
       bits.forEach((bit, k) => bit.set(draws.uniform() < facts.frequency[task][k]));
       z.forEach((each) => each.set(Math.round(10 * draws()) / 10));
       show();
@@ -870,7 +870,7 @@ window.clteachLive = (() => {
       meter.setAttribute("aria-label", `Energy ${energy.toFixed(2)} on a scale from 0 to ${most.toFixed(1)}`);
     }
 
-    const random = button("noise", "Judge random pixels", () => field.put(Array.from({ length: 64 }, () => noise.uniform())));
+    const random = button("noise", "Judge noise: random pixels", () => field.put(Array.from({ length: 64 }, () => noise.uniform())));
     place.append(
       h(
         "div",

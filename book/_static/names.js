@@ -5,6 +5,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const page = summary.closest("li")?.querySelector("a")?.textContent.trim();
     summary.setAttribute("aria-label", `Pages under ${page ?? "this one"}`);
   });
+  // A folded cell says itself what a click does.
+  document.querySelectorAll("details > summary[aria-label]").forEach((summary) => {
+    if (summary.textContent.trim()) summary.removeAttribute("aria-label");
+  });
   // Widgets are drawn after the page has loaded.
   const name = () =>
     document.querySelectorAll(".noUi-handle:not([aria-label])").forEach((handle) => {
