@@ -417,7 +417,7 @@ def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
 
 def test_shown_code_leads_to_the_api_page() -> None:
     source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
-    extension().fill_in(None, "notebooks/02_latent_space", source)
+    extension().fill_in(None, "notebooks/08_comparison", source)
     assert json.loads(source[0])["text/markdown"].startswith(
         '<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">'
     )
