@@ -25,7 +25,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(1)/bin/python 
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book check-book wheel-test notebooks chapters-full exercises claims times record bench gpu peers clean distclean
+.PHONY: help run setup test lint unit check-notebooks book pdf check-book wheel-test notebooks chapters-full exercises claims times record bench gpu peers clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,8 +51,12 @@ check-notebooks: $(VENV)/.dev  ## execute every chapter and compare it with what
 
 book: $(VENV)/.dev  ## build the book strictly into book/_build/html
 	$(BIN)/python book/assets.py
+	$(ONE_THREAD) $(BIN)/python book/live.py
 	$(BIN)/python book/_ext/clteach_book.py
 	$(BIN)/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book -W -n --keep-going
+
+pdf: book  ## print the whole book into book/_build/clteach.pdf, through Chromium
+	$(BIN)/python book/pdf.py
 
 check-book: $(VENV)/.dev  ## check the built book, in Chromium where it is found
 	$(BIN)/python -m pytest -m book --durations=3
@@ -95,7 +99,7 @@ peers: $(PEERS)/.made  ## test data and numbers against other libraries, in an e
 	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
 
 clean:  ## remove what was built
-	rm -rf book/_build book/api book/_static/vendor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf book/_build book/api book/_static/vendor book/_static/live book/_static/cards build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove what was built, .venv and .venv-peers
 	rm -rf $(VENV) $(PEERS)

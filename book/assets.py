@@ -24,6 +24,8 @@ ASSETS: dict[str, dict[str, str]] = {
         "es5/output/chtml/fonts/woff-v2": "mathjax/output/chtml/fonts/woff-v2",
         "es5/input/tex/extensions": "mathjax/input/tex/extensions",
     },
+    # Looks for what a screen reader or a weak eye would stumble over; the browser tests run it in every page.
+    "axe-core@4.14.1": {"axe.min.js": "axe.min.js"},
     "requirejs@2.3.8": {"require.js": "require.js"},
     "@jupyter-widgets/html-manager@1.0.6": {
         "dist/embed-amd.js": "html-manager/embed-amd.js",

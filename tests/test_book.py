@@ -7,12 +7,15 @@ CLTEACH_SHOTS=FOLDER every page is saved there as a picture, at desktop and at p
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -21,8 +24,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 
+from clteach import results
 from clteach.exercises import course, exercises
+from clteach.methods import METHODS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -81,7 +87,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": DESKTOP, "height": 900})
 
     def local_only(route: Any) -> None:
-        if urlsplit(route.request.url).hostname == "127.0.0.1":
+        if urlsplit(route.request.url).hostname == "127.0.0.1" or route.request.url.startswith("file:"):
             route.continue_()
         else:
             wrong.append(f"request to {route.request.url}")
@@ -92,7 +98,9 @@ def page(browser: Browser) -> Iterator[Page]:
             wrong.append(f"error: {error.message}")
 
     def note_line(line: Any) -> None:
-        if line.type == "error":
+        # From the file system Chromium refuses the icon fonts that the theme preloads.
+        preloaded = page.url.startswith("file:") and ".woff2" in line.text + line.location["url"]
+        if line.type == "error" and not preloaded:
             wrong.append(f"{line.text} ({line.location['url']})")
 
     page.route("**/*", local_only)
@@ -109,6 +117,17 @@ def shoot(page: Page, name: str) -> None:
         page.screenshot(
             path=Path(folder) / f"{name.replace('/', '-').removesuffix('.html')}-{width}.png", full_page=True
         )
+
+
+def what_keeps_readers_out(page: Page) -> list[str]:
+    """The serious violations of accessibility that axe-core finds: contrast, names of controls, alt texts, ..."""
+    violations = page.evaluate("axe.run(document, { resultTypes: ['violations'] }).then(found => found.violations)")
+    return [
+        f"{each['id']}: {node['html'][:150]}"
+        for each in violations
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"][:3]
+    ]
 
 
 @pytest.mark.book
@@ -132,10 +151,66 @@ def test_page_is_shown_whole(html: Path, page: Page, site: str, name: str) -> No
     assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
     shoot(page, name)
 
+    page.add_script_tag(path=ROOT / "book" / "_static" / "vendor" / "axe.min.js")
+    for theme in ("dark", "light"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        page.wait_for_timeout(200)  # colours fade into each other
+        assert what_keeps_readers_out(page) == [], theme
+
     page.set_viewport_size({"width": PHONE, "height": 844})
     page.wait_for_timeout(500)  # the side bars slide away
     shoot(page, name)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE
+
+
+@pytest.mark.book
+def test_every_page_has_a_link_preview(html: Path) -> None:
+    for name in READ:
+        text = (html / name).read_text(encoding="utf-8")
+        if 'http-equiv="Refresh"' in text:  # the entry, which only leads on
+            continue
+        found = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]+)"', text))
+        assert {"title", "description", "image", "url"} <= set(found), name
+        assert len(found["description"]) > 40 and "<" not in found["description"], name
+        assert (html / "_static" / found["image"].partition("/_static/")[2]).is_file(), found["image"]
+        assert 'rel="icon"' in text, name
+
+
+@pytest.mark.book
+def test_the_landing_page_leads_everywhere(html: Path) -> None:
+    text = (html / "book" / "index.html").read_text(encoding="utf-8")
+    for path in (html / "notebooks").glob("*.html"):
+        assert f'href="../notebooks/{path.name}"' in text
+    for cls in METHODS.values():
+        assert f"#{cls.__module__}.{cls.__qualname__}" in text, cls.name
+    record = results.of_recipe("split-digits")
+    assert record is not None
+    for line in results.table(record).to_dict("records"):
+        if line["scenario"] == "class":
+            assert f"{results.percent(line['mean'], line['sem'])} %" in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "key"),
+    [
+        ("replay by class (van de Ven 2020)", "vandeven2020bir"),
+        ("keep the old answers (Li & Hoiem 2017)", "li2018lwf"),
+        ("learn from dreams (--replay-model)", None),
+        ("of nobody (Nobody 2017)", None),
+    ],
+)
+def test_a_summary_names_its_paper(summary: str, key: str | None) -> None:
+    assert extension().paper_of(summary) == key
+
+
+@pytest.mark.parametrize("heads", [["# T", "## Explore: z", "## Exercises"], ["# T", "## Maths", "## Exercises"]])
+def test_a_live_model_stands_before_the_reader_explores(heads: list[str]) -> None:
+    cells = [{"cell_type": "markdown", "source": [f"{head}\n", "text"]} for head in heads]
+    document = json.loads(extension().with_live_model("00_start_here", json.dumps({"cells": cells})))
+    sources = ["".join(cell["source"]) for cell in document["cells"]]
+    place = next(i for i, text in enumerate(sources) if 'data-live="00"' in text)
+    assert sources[place + 1].startswith(("## Explor", "## Exercises")) and len(sources) == len(heads) + 1
+    assert extension().with_live_model("99_none", "{}") == "{}"
 
 
 @pytest.mark.book
@@ -169,6 +244,126 @@ def test_explorer_shows_another_picture(html: Path, page: Page, site: str) -> No
         timeout=10_000,
     )
     shoot(page, "explorer-moved")
+
+
+def script_of(path: Path) -> Any:
+    """A script of the book as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+LIVE = sorted(path.stem for path in (ROOT / "book" / "_live").glob("*.md"))
+
+
+def live_page(html: Path, chapter: str) -> str:
+    """The address of a chapter in the file system: a live model needs no server."""
+    return next((html / "notebooks").glob(f"{chapter}_*.html")).as_uri()
+
+
+@pytest.mark.book
+@pytest.mark.browser
+@pytest.mark.parametrize("chapter", LIVE)
+def test_a_live_model_answers_as_pytorch_does(html: Path, page: Page, chapter: str) -> None:
+    live = script_of(ROOT / "book" / "live.py")
+    model, nets = live.LIVE[chapter], live.load(chapter)
+    x = model.inputs(torch.Generator().manual_seed(0))
+    page.goto(live_page(html, chapter), wait_until="load")
+    page.wait_for_selector(".live-ui")
+    found = page.evaluate("([chapter, x]) => x.map((row) => clteachLive.answer(chapter, row))", [chapter, x.tolist()])
+    expected = model.answer(nets, x)
+    assert len(x) == 50
+    torch.testing.assert_close(torch.tensor(found), expected.float(), rtol=0, atol=1e-4)
+    assert float(expected.std()) > 0.01  # answers that differ
+
+    loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    times = page.evaluate("clteachLive.times")
+    print(f"{chapter}: first answer {times['ready'] - loaded:+.0f} ms after load, a change {times['change']:.0f} ms")
+    # The aims are 1 s and 30 ms on an idle machine; these bounds also hold on one that is busy.
+    assert times["ready"] - loaded < 3000 and times["change"] < 600
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= DESKTOP
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("chapter", LIVE)
+def test_a_live_model_is_light(html: Path, chapter: str) -> None:
+    files = [html / "_static" / "live.js", html / "_static" / "live" / f"{chapter}.js"]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < 1_500_000
+
+
+@pytest.mark.book
+@pytest.mark.browser
+@pytest.mark.parametrize("chapter", LIVE)
+def test_without_scripts_a_picture_stands_there(html: Path, browser: Browser, chapter: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(live_page(html, chapter))
+    picture = page.locator(".live > img")
+    box = picture.bounding_box()
+    assert box is not None and box["width"] > 300 and box["height"] > 100
+    assert len(picture.get_attribute("alt") or "") > 80
+    context.close()
+
+
+@pytest.mark.book
+@pytest.mark.browser
+def test_the_reader_watches_a_digit_being_forgotten(html: Path, page: Page) -> None:
+    page.goto(live_page(html, "00"), wait_until="load")
+    said, time = page.locator(".live-said"), page.locator(".live input[type=range]")
+    page.get_by_role("button", name="Take a test image of a 0").click()
+    assert "After task 1: fine-tuning calls it 0" in said.inner_text()
+    time.focus()
+    for _ in range(4):
+        time.press("ArrowRight")
+    assert re.search(r"After task 5: fine-tuning calls it [89] .*joint training calls it 0 ", said.inner_text())
+
+    # drawn with the mouse: a circle
+    page.get_by_role("button", name="Clear the field").click()
+    field = page.locator(".live-pad")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    assert box is not None
+    for step in range(33):
+        angle = 2 * math.pi * step / 32
+        page.mouse.move(
+            box["x"] + box["width"] * (0.5 + 0.2 * math.cos(angle)),
+            box["y"] + box["height"] * (0.5 + 0.3 * math.sin(angle)),
+        )
+        if step == 0:
+            page.mouse.down()
+    page.mouse.up()
+    assert "joint training calls it 0 " in said.inner_text()
+
+    # with the keyboard: a line from top to bottom
+    page.get_by_role("button", name="Clear the field").click()
+    assert said.inner_text().startswith("Draw a digit")
+    field.focus()
+    field.press(" ")
+    for _ in range(9):
+        field.press("ArrowDown")
+    field.press(" ")
+    assert "joint training calls it 1 " in said.inner_text()
+    field.press("Delete")
+    assert said.inner_text().startswith("Draw a digit")
+
+
+@pytest.mark.book
+@pytest.mark.browser
+def test_a_point_of_the_plane_is_moved(html: Path, page: Page) -> None:
+    page.goto(live_page(html, "02"), wait_until="load")
+    said, plane = page.locator(".live-said"), page.locator(".live-plane")
+    plane.scroll_into_view_if_needed()
+    before = page.locator(".live-pair canvas").first.evaluate("canvas => canvas.toDataURL()")
+    plane.click(position={"x": 10, "y": 160})
+    assert re.match(r"At z = \(-2\.8\d, [-\d.]+\)", said.inner_text())
+    assert page.locator(".live-pair canvas").first.evaluate("canvas => canvas.toDataURL()") != before
+    slider = page.get_by_label("z₁")
+    slider.focus()
+    slider.press("ArrowRight")
+    assert re.match(r"At z = \(-2\.[78]", said.inner_text())
 
 
 class References(HTMLParser):
@@ -208,11 +403,7 @@ def test_pages_load_nothing_from_elsewhere(html: Path) -> None:
 
 
 def extension() -> Any:
-    spec = importlib.util.spec_from_file_location("clteach_book", ROOT / "book" / "_ext" / "clteach_book.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_of(ROOT / "book" / "_ext" / "clteach_book.py")
 
 
 def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
@@ -226,7 +417,7 @@ def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
 
 def test_shown_code_leads_to_the_api_page() -> None:
     source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
-    extension().fill_in(None, "notebooks/02_latent_space", source)
+    extension().fill_in(None, "notebooks/08_comparison", source)
     assert json.loads(source[0])["text/markdown"].startswith(
         '<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">'
     )

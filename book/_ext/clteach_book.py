@@ -1,8 +1,11 @@
-"""Sphinx extension of the book: the public address, the sections of the API page, docstrings written in Markdown."""
+"""Sphinx extension of the book: the public address, the sections of the API page, docstrings written in Markdown, the models
+that run in the pages, the landing page and link previews."""
 
 from __future__ import annotations
 
 import ast
+import base64
+import html
 import importlib
 import importlib.util
 import json
@@ -15,15 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 import clteach
+from clteach import results
 from clteach.exercises import course
 from clteach.exercises.chapters import chapters, exercises
+from clteach.methods import METHODS
+from clteach.plots import label
 from clteach.results.cards import CHAPTERS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+BIBLIOGRAPHY = Path(__file__).parents[1] / "references.bib"
 TIMES = Path(__file__).parents[1] / "chapter_times.json"
+STATIC = Path(__file__).parents[1] / "_static"
+# What a chapter's page says about its live model, and what book/live.py said about the picture.
+LIVE = Path(__file__).parents[1] / "_live"
+MADE = Path(__file__).parents[1] / "_build" / "live"
 
 DISPLAY_MATH = re.compile(r"^([ ]*)\$\$(.+?)\$\$", re.MULTILINE | re.DOTALL)
 # What follows a line that ends with two colons, as far as it is indented, is code.
@@ -49,6 +61,12 @@ SHOWN = re.compile(r"\*`(clteach(?:\.[A-Za-z]\w*)+)`\*(?=\\n)")
 def repository() -> str:
     """The public address of the project, from the one place where it stands."""
     return str(tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"])
+
+
+def pages_address() -> str:
+    """Where .github/workflows/book.yml publishes the book, with a slash at its end."""
+    owner, name = repository().rstrip("/").split("/")[-2:]
+    return f"https://{owner}.github.io/{name}/"
 
 
 def modules() -> Iterator[str]:
@@ -197,9 +215,49 @@ def exercise_table() -> str:
     return table(("exercise", "title", "level", "points"), *rows)
 
 
+def with_live_model(stem: str, notebook: str) -> str:
+    """Put the model that runs in the page into a chapter, before it explores; a notebook itself cannot show one."""
+    text = LIVE / f"{stem[:2]}.md"
+    if not text.is_file():
+        return notebook
+    document = json.loads(notebook)
+    # Each cell's first line: a heading, where it begins a section.
+    heads = ["".join(cell["source"]).partition("\n")[0] for cell in document["cells"]]
+    place = next(
+        i for wanted in ("## Explor", "## Exercises") for i, head in enumerate(heads) if head.startswith(wanted)
+    )
+    markdown = text.read_text(encoding="utf-8").replace("{{ live }}", live_block(stem[:2]))
+    cell = {"cell_type": "markdown", "id": f"live-{stem[:2]}", "metadata": {}, "source": markdown}
+    document["cells"].insert(place, cell)
+    return json.dumps(document)
+
+
+def live_block(chapter: str) -> str:
+    """The place of a live model: its still picture, which the script replaces. All of it works from the file system."""
+    made = MADE / f"{chapter}.json"
+    alt = json.loads(made.read_text(encoding="utf-8"))["alt"] if made.is_file() else ""
+    static = "../_static"
+    return (
+        f'```{{raw}} html\n<figure class="live" data-live="{chapter}">\n'
+        f'<img src="{static}/live/{chapter}.png" alt="{html.escape(alt)}">\n'
+        "<figcaption>With scripts switched on, this picture becomes a model to play with.</figcaption>\n</figure>\n"
+        f'<script defer src="{static}/live.js"></script>\n<script defer src="{static}/live/{chapter}.js"></script>\n```'
+    )
+
+
+def check_live_models(app: Sphinx) -> None:
+    """Raise ExtensionError where a model that a page shows was not made."""
+    missing = [path.stem for path in LIVE.glob("*.md") if not (STATIC / "live" / f"{path.stem}.js").is_file()]
+    if missing:
+        raise ExtensionError(
+            f"the live models {', '.join(sorted(missing))} are not there: run python book/live.py first."
+        )
+
+
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
     if docname.startswith("notebooks/"):  # the source is JSON
+        source[0] = with_live_model(docname.partition("/")[2], source[0])
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
         source[0] = SHOWN.sub(
@@ -211,8 +269,123 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
         if docname == "book/instructors":
             for name, text in {**chapter_times(), "{{ exercise_table }}": exercise_table()}.items():
                 source[0] = source[0].replace(name, text)
+        if docname == "book/index":
+            source[0] = source[0].replace("{{ method_map }}", method_map())
         if "{{ api }}" in source[0]:
             source[0] = source[0].replace("{{ api }}", api_index())
+
+
+# ------------------------------------------------------------------------------------------ the landing page, previews
+
+# Which of a chapter's pictures stands for it: that of the first cell that says this; elsewhere, its first one.
+PICTURES = {"00": "accuracy_matrix(", "02": "latent_scatter(", "08": 'against(digits, "class")'}
+OVERVIEW = "accuracy_matrices.png"  # for the pages that are no chapters
+
+
+def picture_of(notebook: Path) -> bytes:
+    """The picture of a chapter, from its own outputs, as PNG.
+
+    Raises:
+        ExtensionError: it has none.
+    """
+    found = [
+        ("".join(cell["source"]), base64.b64decode(output["data"]["image/png"]))
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    if not found:
+        raise ExtensionError(f"{notebook.name} has no picture among its outputs: execute it (make notebooks).")
+    return next((png for source, png in found if PICTURES.get(notebook.stem[:2], "") in source), found[0][1])
+
+
+def write_pictures(app: Sphinx) -> None:
+    """Write the pictures of the chapters, for the landing page and for link previews."""
+    (STATIC / "cards").mkdir(exist_ok=True)
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        path, png = STATIC / "cards" / f"{notebook.stem[:2]}.png", picture_of(notebook)
+        if not path.is_file() or path.read_bytes() != png:
+            path.write_bytes(png)
+
+
+def method_map() -> str:
+    """The registered methods: paper, chapter, file, API entry and a recorded number of each, with links."""
+    numbers = recorded_numbers()
+    rows = []
+    for name, cls in METHODS.items():
+        module = cls.__module__
+        if not module.startswith("clteach.methods."):
+            continue
+        file = module.replace(".", "/") + ".py"
+        stem = CHAPTERS.get(module.rpartition(".")[2], "01_forgetting")
+        key = paper_of(cls.summary)
+        value, record = numbers.get(name, ("–", ""))
+        rows.append(
+            (
+                label(name),
+                f"{{cite}}`{key}`" if key else "–",
+                f"{{doc}}`{stem[:2]} {chapters()[stem[:2]]} <../notebooks/{stem}>`",
+                f"[{file.rpartition('/')[2]}]({repository()}/blob/main/{file})",
+                f"{{py:class}}`~{module}.{cls.__qualname__}`",
+                f"[{value}]({repository()}/blob/main/clteach/results/{record}.json)" if record else value,
+            )
+        )
+    return table(("method", "paper", "chapter", "file", "API", "recorded"), *rows)
+
+
+def recorded_numbers() -> dict[str, tuple[str, str]]:
+    """{method: (its score in Class-IL on the small digits, or the FID of a generator, mean ± SEM; name of the record)}."""
+    found: dict[str, tuple[str, str]] = {}
+    for recipe in ("split-digits", "multiband-vae-split-digits"):
+        record = results.of_recipe(recipe)
+        lines = results.table(record).to_dict("records") if record else []
+        for line in lines:
+            name = next((n for n in METHODS if line["row"] in (n, label(n))), None)
+            if record and name and (name not in found or line["scenario"] == "class"):
+                unit = "FID" if METHODS[name].measure == "fid" else "%"
+                known = {"task": " (Task-IL)", "domain": " (Domain-IL)"}.get(line["scenario"], "")
+                found[name] = (f"{results.percent(line['mean'], line['sem'])} {unit}{known}", record)
+    return found
+
+
+def paper_of(summary: str) -> str | None:
+    """The bibliography's key of the paper that a method's summary names: "... (van de Ven 2020)" -> vandeven2020bir."""
+    named = re.search(r"\(([^()]+?) (\d{4})\)$", summary)
+    if named is None:
+        return None
+    author = re.sub(r"\W", "", named[1].partition("&")[0]).lower()
+    keys = re.findall(r"^@\w+\{(\w+),", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.MULTILINE)
+    # a paper may have been printed a year after it was published
+    return next((key for year in (named[2], r"\d{4}") for key in keys if re.match(author + year, key)), None)
+
+
+def link_preview(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Title, text and picture that a link to this page shows (Open Graph)."""
+    text = TAG.sub("", context.get("body", ""))
+    paragraphs = (" ".join(html.unescape(TAG.sub("", p)).split()) for p in PARAGRAPH.findall(context.get("body", "")))
+    said = next((p for p in paragraphs if len(p) > 60), "") if text else ""
+    about = said or str(tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["description"])
+    if len(about) > 200:
+        about = about[:199].rpartition(" ")[0] + " …"
+    card = f"cards/{pagename.rpartition('/')[2][:2]}.png" if pagename.startswith("notebooks/") else OVERVIEW
+    title = html.unescape(TAG.sub("", context.get("title", ""))) or app.config.project
+    properties = {
+        "og:type": "article",
+        "og:site_name": app.config.project,
+        "og:title": title,
+        "og:description": about,
+        "og:url": f"{app.config.html_baseurl}{pagename}.html",
+        "og:image": f"{app.config.html_baseurl}_static/{card}",
+        "og:image:alt": f"A picture from {title}"
+        if pagename.startswith("notebooks/")
+        else "Accuracy matrices of methods",
+    }
+    tags = [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in properties.items()]
+    tags.append(f'<meta name="description" content="{html.escape(about)}">')
+    context["metatags"] = context.get("metatags", "") + "\n".join(tags)
+
+
+TAG, PARAGRAPH = re.compile(r"<[^>]+>"), re.compile(r"<p>(.*?)</p>", re.DOTALL)
 
 
 def reread(app: Sphinx, env: Any, *_: object) -> list[str]:
@@ -220,7 +393,7 @@ def reread(app: Sphinx, env: Any, *_: object) -> list[str]:
     return [
         name
         for name in env.found_docs
-        if name in ("book/api", "book/instructors") or name.startswith(("notebooks/", "book/api/"))
+        if name in ("book/index", "book/api", "book/instructors") or name.startswith(("notebooks/", "book/api/"))
     ]
 
 
@@ -268,13 +441,17 @@ def set_address(app: Sphinx, config: Any) -> None:
         "repository_branch": "main",
         "use_repository_button": True,
     }
+    config.html_baseurl = pages_address()
     config.html_context["default_mode"] = "light"  # pictures are drawn for it; a reader can choose the dark one
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_address)
+    app.connect("builder-inited", check_live_models)
+    app.connect("builder-inited", write_pictures)
     app.connect("env-get-outdated", reread)
     app.connect("source-read", fill_in)
+    app.connect("html-page-context", link_preview)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

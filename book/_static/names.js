@@ -1,0 +1,21 @@
+// Names for the theme's and the widget library's controls that have none, or another one than is written on them.
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".search-button-field[aria-label]").forEach((button) => button.removeAttribute("aria-label"));
+  document.querySelectorAll("nav summary").forEach((summary) => {
+    const page = summary.closest("li")?.querySelector("a")?.textContent.trim();
+    summary.setAttribute("aria-label", `Pages under ${page ?? "this one"}`);
+  });
+  // A folded cell says itself what a click does.
+  document.querySelectorAll("details > summary[aria-label]").forEach((summary) => {
+    if (summary.textContent.trim()) summary.removeAttribute("aria-label");
+  });
+  // Widgets are drawn after the page has loaded.
+  const name = () =>
+    document.querySelectorAll(".noUi-handle:not([aria-label])").forEach((handle) => {
+      const label = handle.closest(".widget-inline-hbox, .jupyter-widgets")?.querySelector(".widget-label")?.textContent;
+      handle.setAttribute("aria-label", label?.trim() || "slider");
+    });
+  if (document.querySelector('script[type*="jupyter.widget"]')) {
+    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  }
+});
