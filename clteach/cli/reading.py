@@ -1,8 +1,8 @@
 """Commands that only read what the modules say (names, settings, texts) need not wait for torch: it is stood in for.
 
 ``clteach list``, ``clteach assign`` and every ``--help`` import the methods, papers and exercises for their summaries,
-``Config`` classes and statements. None of these computes anything, but the modules that hold them begin with ``import
-torch``, which takes longer than all the rest. So in a process that does nothing else, `torch` is a module whose names are
+``Config`` classes and statements. None of these computes anything, but the modules that hold them begin by importing
+torch, which takes longer than all the rest. So in a process that does nothing else, `torch` is a module whose names are
 empty classes. What the commands print and write is the same to the byte (tests/cli/test_waiting.py compares them).
 """
 
