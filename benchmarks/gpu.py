@@ -86,7 +86,7 @@ def run_for(words: list[str], seconds: float) -> tuple[int, str]:
     Raises:
         OutOfTime: it was.
     """
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     try:
         output, _ = process.communicate(timeout=seconds)
         return process.returncode, output

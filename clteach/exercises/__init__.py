@@ -15,6 +15,8 @@ The solutions are in the files ``chNN.py`` beside this one; who looks there firs
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from clteach.exercises.chapters import exercises, get
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Exercise", "Mistake", "Report", "check", "exercises", "get", "list", "show"]
+
+
+def __getattr__(name: str) -> Any:
+    """A module of this room, such as `clteach.exercises.course`, is imported when it is first asked for."""
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def list(chapter: str | None = None) -> pd.DataFrame:

@@ -369,22 +369,12 @@ def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]
     """Check every job before anything starts, and give it a folder whose name stands for all that its numbers depend on."""
     streams: dict[str, Stream] = {}
     sizes: dict[str, tuple[int, int, str | None, bool]] = {}
-    alike = Counter(canonical(asdict(replace(job, seed=0))) for job in jobs)
+    jobs = [_checked(job) for job in jobs]
+    groups = [canonical(asdict(replace(job, seed=0))) for job in jobs]
+    alike = Counter(groups)
     plans = []
-    for job in jobs:
-        if job.steps < 1 or job.batch < 1 or job.seed < 0:
-            raise ConfigError(
-                f"{job.steps} iterations per task, batches of {job.batch}, seed {job.seed}: expected at least one "
-                "iteration and one sample, and a seed of 0 or more."
-            )
+    for job, group in zip(jobs, groups, strict=True):
         cls = method(job.method)
-        group = canonical(asdict(replace(job, seed=0)))
-        job = replace(
-            job,
-            settings=asdict(configure(cls, dict(job.settings))),
-            stream_settings=stream_settings(job.stream, job.stream_settings),
-            device=resolve_device(job.device).type,
-        )
         key = canonical([job.stream, job.scenario, job.stream_settings])
         if key not in streams:
             streams[key] = job.make_stream(seed=0)
@@ -397,9 +387,8 @@ def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]
             size = sum(tensor.numel() for tensor in learner.state_dict().values())
             faster = together and pays_off(learner, job.batch, job.device)
             sizes[key] = steps, size, learner.describe().get("extractor"), faster
-        steps, size, extractor, faster = sizes[
-            key
-        ]  # a file of weights may change under its name: this is what is in it
+        # a file of weights may change under its name: the extractor's fingerprint is what is in it
+        steps, size, extractor, faster = sizes[key]
         source = _code(cls, job.settings.get("extractor"))
         # Without its source nobody can tell whether a class is the one that made a finished run: a folder of its own.
         anew = {} if source is not None else {"anew": uuid.uuid4().hex}
@@ -411,6 +400,21 @@ def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
         plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source, group if at_once else None))
     return plans
+
+
+def _checked(job: Job) -> Job:
+    """The job with all settings, those that are not given too, in one way of writing."""
+    if job.steps < 1 or job.batch < 1 or job.seed < 0:
+        raise ConfigError(
+            f"{job.steps} iterations per task, batches of {job.batch}, seed {job.seed}: expected at least one "
+            "iteration and one sample, and a seed of 0 or more."
+        )
+    return replace(
+        job,
+        settings=asdict(configure(method(job.method), dict(job.settings))),
+        stream_settings=stream_settings(job.stream, job.stream_settings),
+        device=resolve_device(job.device).type,
+    )
 
 
 def _groups(plans: Sequence[_Plan], n_jobs: int) -> list[list[_Plan]]:

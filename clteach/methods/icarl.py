@@ -1,4 +1,4 @@
-r"""iCaRL: keep the samples that stand for a class, and take an image for the class whose mean it is nearest to.
+r"""Keep the samples that stand for a class (iCaRL), and take an image for the class whose mean it is nearest to.
 
 Incremental classifier and representation learning, Rebuffi et al. 2017. Three ideas against forgetting in Class-IL:
 

@@ -53,7 +53,7 @@ STYLES: dict[str, Style] = {
     "separate-networks": Style("separate networks", SKY, "-.", "^"),
     "er": Style("experience replay", ORANGE, "-", "o"),
     "a-gem": Style("A-GEM", ORANGE, "--", "s"),
-    "icarl": Style("iCaRL", ORANGE, ":", "D"),
+    "icarl": Style("iCaRL", ORANGE, "-.", "^"),
     "generative-classifier": Style("generative classifier", BROWN, ":", "D"),
     "generative-replay": Style("generative replay", GREEN, "-", "o"),
     "brain-inspired-replay": Style("brain-inspired replay", RED, "-", "o"),

@@ -220,7 +220,7 @@ def test_fewer_permutations_make_a_shortened_run(tmp_path: Path, monkeypatch: py
 
 def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRACTORS, "flat", lambda shape: torch.nn.Flatten())
-    about = {"classes": [0, 1], "epochs": 3, "batch_size": 7, "lr": 1e-3, "accuracy": 0.75}
+    about = {"data": "toy", "classes": [0, 1], "epochs": 3, "batch_size": 7, "lr": 1e-3, "accuracy": 0.75}
     save_tensors(tmp_path / "flat.safetensors", {}, about)
     stream = {"extractor": "flat", "weights": str(tmp_path / "flat.safetensors")}
     rows = {"images": Row("finetune", {"hidden": (8,)}), "features": Row("finetune", {"hidden": (8,)}, stream)}
@@ -231,7 +231,9 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert "stream" not in images and {**stream, "fingerprint": behind["stream"]["fingerprint"]} == behind["stream"]
     assert behind["stream"]["fingerprint"] != record["stream"]["fingerprint"]
     assert images["average_accuracy"] == behind["average_accuracy"]  # to flatten changes nothing
-    assert "2 classes, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
+    assert (
+        "2 classes of toy, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
+    )
     save_tensors(tmp_path / "flat.safetensors", {}, {})
     with pytest.raises(CheckpointError, match="does not say how it was made"):
         reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1)
