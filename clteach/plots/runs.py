@@ -14,7 +14,7 @@ from clteach.plots.look import label, new_figure, theme
 from clteach.plots.matrices import accuracy_matrix
 
 
-class _Run(Protocol):
+class Trained(Protocol):
     """What `clteach.train` returns."""
 
     learner: Any
@@ -24,7 +24,7 @@ class _Run(Protocol):
 
 
 @theme()
-def run(run: _Run, title: str | None = None) -> Figure:
+def run(run: Trained, title: str | None = None) -> Figure:
     """The accuracy matrix of a run, and the terms of its loss over all its steps.
 
     Args:
