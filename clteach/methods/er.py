@@ -76,14 +76,7 @@ class ER(Classifier):
 
     def loss(self, batch: Batch, noise: Noise) -> Losses:
         if self.cfg.reservoir is not None:
-            old = self.reservoir.batch(noise["replayed"])
-            half = 0.5 * (self.reservoir.seen > 0)  # before the first step there is nothing to replay
-            logits = self.net(torch.cat([batch.x, old.x]))
-            # L = ½ L_current + ½ L_memory
-            return {
-                "current": (1 - half) * self.cross_entropy(logits[: len(batch.y)], batch),
-                "replay": half * self.cross_entropy(logits[len(batch.y) :], old),
-            }
+            return self.reservoir_loss(batch, noise)
         if self.t == 0:
             return super().loss(batch, noise)
         old = self.memory.batch(noise["memory"])
@@ -93,6 +86,17 @@ class ER(Classifier):
         return {
             "current": share * self.cross_entropy(logits[: len(batch.y)], batch),
             "replay": (1 - share) * self.cross_entropy(logits[len(batch.y) :], old),
+        }
+
+    def reservoir_loss(self, batch: Batch, noise: Noise) -> Losses:
+        """The loss terms where nobody says which task it is: new samples and those of the reservoir count alike."""
+        old = self.reservoir.batch(noise["replayed"])
+        half = 0.5 * (self.reservoir.seen > 0)  # before the first step there is nothing to replay
+        logits = self.net(torch.cat([batch.x, old.x]))
+        # L = ½ L_current + ½ L_memory
+        return {
+            "current": (1 - half) * self.cross_entropy(logits[: len(batch.y)], batch),
+            "replay": half * self.cross_entropy(logits[len(batch.y) :], old),
         }
 
     def step(self, batch: Batch, noise: Noise) -> Losses:
