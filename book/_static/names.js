@@ -9,6 +9,10 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details > summary[aria-label]").forEach((summary) => {
     if (summary.textContent.trim()) summary.removeAttribute("aria-label");
   });
+  // The index of shown code puts the list of what a module holds beside the module's entry, not into it.
+  document.querySelectorAll("ul > ul").forEach((inner) => {
+    if (inner.previousElementSibling?.tagName === "LI") inner.previousElementSibling.append(inner);
+  });
   // Widgets are drawn after the page has loaded.
   const name = () =>
     document.querySelectorAll(".noUi-handle:not([aria-label])").forEach((handle) => {
