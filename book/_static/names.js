@@ -13,6 +13,8 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("ul > ul").forEach((inner) => {
     if (inner.previousElementSibling?.tagName === "LI") inner.previousElementSibling.append(inner);
   });
+  // What stands in a list are its items; the bibliography's have a role of their own, which is not one of them.
+  document.querySelectorAll('.citation-list[role="list"] > *').forEach((entry) => entry.setAttribute("role", "listitem"));
   // Widgets are drawn after the page has loaded.
   const name = () =>
     document.querySelectorAll(".noUi-handle:not([aria-label])").forEach((handle) => {
