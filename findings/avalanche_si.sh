@@ -16,7 +16,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/python" -m pip install --quiet "avalanche-lib==0.6.0" "torch==2.15.0"
+"$folder/env/bin/python" -m pip install --quiet uv
+"$folder/env/bin/uv" pip install --quiet --python "$folder/env/bin/python" "avalanche-lib==0.6.0" "torch==2.15.0"
 cd "$folder"
 "$folder/env/bin/python" -W ignore - > log.txt 2>&1 <<'PY' || { cat log.txt; exit 1; }
 import torch
