@@ -61,7 +61,16 @@ def test_boolean_labels_name_the_call_that_mends_them(y: Any) -> None:
     assert labels(np.asarray(y, int)) == Y.tolist()
 
 
-@pytest.mark.parametrize("y", [pd.Series([0, None] * 10, dtype="Int64"), pd.Series(["a", None] * 10), [0, None] * 10])
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series([0, None] * 10, dtype="Int64"),
+        pd.Series([0, None] * 10, dtype="Int64").tolist(),
+        pd.Series(["a", None] * 10),
+        [0, None] * 10,
+    ],
+    ids=["nullable", "NA", "text", "None"],
+)
 def test_missing_labels_are_named(y: Any) -> None:
     with pytest.raises(DataError, match=r"position 1 is a .*convert or drop it"):
         labels(y)
