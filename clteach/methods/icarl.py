@@ -39,7 +39,7 @@ from clteach.learners.learner import Losses, NetMaker, Noise, Phase
 from clteach.learners.replay import TEMPERATURES, read_samples
 from clteach.methods.er import ER
 from clteach.models.frozen import frozen_copy, in_eval_mode, refresh
-from clteach.models.nets import one_hot
+from clteach.models.nets import in_call_order, one_hot
 from clteach.settings import within
 
 FARTHEST = 4.0
@@ -147,31 +147,19 @@ class ICaRL(ER):
         return F.normalize(found[0])
 
 
-@torch.no_grad()
 def last_layer(net: nn.Module, shape: tuple[int, ...], n_out: int) -> str:
     """The name of the linear layer that makes a network's logits: what it reads are the features.
 
     Raises:
         ConfigError: it is another kind of layer.
     """
-    called: list[str] = []
-    linear = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: called.append(name))
-        for name, layer in linear.items()
-    ]
-    try:
-        with in_eval_mode(net):
-            net(torch.zeros(1, *shape, device=next(net.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not called or linear[called[-1]].out_features != n_out:
+    called = in_call_order(net, shape, nn.Linear)
+    if not called or called[-1][1].shape[1:] != (n_out,):
         raise ConfigError(
             f"icarl compares what the last layer of a network reads, an nn.Linear with {n_out} outputs, and this network "
             "ends otherwise. Expected one that ends with such a layer."
         )
-    return called[-1]
+    return called[-1][0]
 
 
 def binary_loss(logits: Tensor, target: Tensor, classes: Tensor) -> Tensor:

@@ -85,11 +85,16 @@ def gated(net: nn.Module, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def hidden_units(net: nn.Module, shape: Sequence[int]) -> list[int]:
-    """Units (or channels) of each activation of a network, in the order of the calls, for inputs (B, *shape)."""
-    found: list[int] = []
-    layers = [layer for layer in net.modules() if isinstance(layer, ACTIVATIONS)]
-    hooks = [layer.register_forward_hook(lambda _, __, h: found.append(h.shape[1])) for layer in layers]
+def in_call_order(
+    net: nn.Module, shape: Sequence[int], kinds: type[nn.Module] | tuple[type[nn.Module], ...]
+) -> list[tuple[str, Tensor]]:
+    """(name, output for one input (1, *shape)) of each layer of some kinds, in the order in which a network calls them."""
+    found: list[tuple[str, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out, name=name: found.append((name, out)))
+        for name, layer in net.named_modules()
+        if isinstance(layer, kinds)
+    ]
     try:
         with in_eval_mode(net):
             net(torch.zeros(1, *shape, device=next(net.parameters()).device))
@@ -97,6 +102,11 @@ def hidden_units(net: nn.Module, shape: Sequence[int]) -> list[int]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def hidden_units(net: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Units (or channels) of each activation of a network, in the order of the calls, for inputs (B, *shape)."""
+    return [out.shape[1] for _, out in in_call_order(net, shape, ACTIVATIONS)]
 
 
 def one_hot(index: Tensor, n: int) -> Tensor:
