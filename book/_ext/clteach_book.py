@@ -417,6 +417,8 @@ def to_rest(markdown: str) -> str:
 
 def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are also read in an editor and in notebooks, so they are Markdown with TeX; autodoc wants reST."""
+    if lines and lines[0].startswith("Alias for field number"):  # Python's own words for a field without any
+        lines.clear()
     markdown, text, end = "\n".join(lines), "", 0
     for block in CODE_BLOCK.finditer(markdown):
         text += to_rest(markdown[end : block.start()]) + block[0]
