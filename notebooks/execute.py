@@ -62,6 +62,7 @@ def setup_cell() -> str:
     return f"""{SETUP}
     print("clteach is installed already.")
 except ImportError:  # as on Colab
+    import importlib
     import subprocess
     import sys
 
@@ -80,6 +81,7 @@ except ImportError:  # as on Colab
         raise ImportError(
             f"clteach could not be installed. Is there a network? pip says:\\n{{done.stderr}}"
         ) from None
+    importlib.invalidate_caches()
     import clteach"""
 
 

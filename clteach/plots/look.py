@@ -124,8 +124,9 @@ def described(fig: Figure) -> str:
         said = [ax.get_title()] if ax.get_title() else []
         x, y = ax.get_xlabel(), ax.get_ylabel()
         said += [f"{y} against {x}" if x and y else x or y] if x or y else []
-        for axis in (ax.yaxis, ax.xaxis):
-            said.append(_list([tick.get_text() for tick in axis.get_ticklabels()]))
+        for place, axis in (("rows", ax.yaxis), ("columns", ax.xaxis)):
+            named = _list([tick.get_text() for tick in axis.get_ticklabels()])
+            said.append(f"{place} of pictures: {named}" if named and ax.images else named)
         said.append(_list([*ax.get_legend_handles_labels()[1], *names]))
         names = []  # a legend of the whole figure is read once
         parts.append("; ".join(filter(None, said)))

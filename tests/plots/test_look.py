@@ -127,6 +127,9 @@ def test_save(tmp_path: Path) -> None:
         plots.save(fig, tmp_path / "file" / "loss.png")
 
 
+SAID = "rows of pictures: a 3, a 8"
+
+
 def test_a_picture_says_what_it_shows() -> None:
     with plots.theme():
         figure = plots.Picture(figsize=(5, 2))
@@ -140,7 +143,7 @@ def test_a_picture_says_what_it_shows() -> None:
     assert plots.described(figure) == text
     png, metadata = figure._repr_png_()
     assert metadata == {"alt": text} and png.startswith(b"\x89PNG")
-    assert plots.described(plots.samples(torch.zeros(4, 1, 8, 8), columns=2, row_labels=["a 3", "a 8"])) == "a 3, a 8"
+    assert plots.described(plots.samples(torch.zeros(4, 1, 8, 8), columns=2, row_labels=["a 3", "a 8"])) == SAID
     assert plots.described(plots.samples(torch.zeros(4, 1, 8, 8))) == "Pictures without labels"
 
 
