@@ -265,7 +265,8 @@ def test_a_chapter_is_short_until_it_is_unfolded(html: Path, page: Page, name: s
     page.wait_for_timeout(500)
     unfolded = page.evaluate(height)
     print(f"{name}: {folded} px, unfolded {unfolded} px ({folded / unfolded:.0%})")
-    assert folded <= 0.6 * unfolded
+    # Prose, pictures and the code that teaches are what is left.
+    assert folded <= 0.66 * unfolded
 
 
 @pytest.mark.book

@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -295,7 +294,7 @@ ALTS: dict[str, str] = {}
 
 def name_pictures(app: Sphinx, doctree: Any) -> None:
     """Give every picture among a notebook's outputs the text for readers who do not see it."""
-    for image in doctree.findall(nodes.image):
+    for image in doctree.findall(lambda node: node.tagname == "image"):
         image["alt"] = ALTS.get(Path(image["uri"]).stem, image.get("alt", ""))
 
 
