@@ -476,22 +476,29 @@ def extension() -> Any:
     return script_of(ROOT / "book" / "_ext" / "clteach_book.py")
 
 
+def on_its_page(data: dict[str, str]) -> dict[str, str]:
+    """An output of a chapter, as the book reads it."""
+    cells = [
+        {"id": "title", "cell_type": "markdown", "metadata": {}, "source": QUESTION},
+        {"id": "shown", "cell_type": "code", "metadata": {}, "source": "it", "outputs": [{"data": data}]},
+    ]
+    source = [json.dumps({"cells": cells})]
+    extension().fill_in(None, "notebooks/08_comparison", source)
+    shown: dict[str, str] = json.loads(source[0])["cells"][1]["outputs"][0]["data"]
+    return shown
+
+
 def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
     er = '<a href="../book/api/methods.er.md#clteach.methods.er.ER">ER</a>'
     html = f'<a href="04_generative_replay.ipynb">4</a> {er} er.md'
-    source = [json.dumps({"text/html": html})]
-    extension().fill_in(None, "notebooks/08_comparison", source)
     pages = html.replace("replay.ipynb", "replay.html").replace("er.md#", "er.html#")
-    assert json.loads(source[0]) == {"text/html": pages}
+    assert on_its_page({"text/html": html}) == {"text/html": pages}
 
 
 def test_shown_code_leads_to_the_api_page() -> None:
-    source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
-    extension().fill_in(None, "notebooks/08_comparison", source)
-    assert json.loads(source[0])["text/markdown"].startswith(
-        '<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">'
-    )
-    assert source[0].count("<a ") == 1
+    shown = on_its_page({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})["text/markdown"]
+    assert shown.startswith('<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">')
+    assert shown.count("<a ") == 1
 
 
 def test_methods_lead_to_their_chapters() -> None:
