@@ -191,7 +191,7 @@ def check_unit_range(x: Tensor, part: str) -> None:
         if low >= 0 and high <= 255:
             remedy = "divide them by 255 (or their possible maximum)"
         elif low >= -1 and high <= 1:
-            remedy = "if they lie in [-1, 1], pass (x + 1) / 2"
+            remedy = "rescale them, (x + 1) / 2 where they lie in [-1, 1]"
         problem = f"{part} inputs range from {low:g} to {high:g}, the first outside at index {at}"
         raise DataError(f"{problem}: expected floats in [0, 1]; {remedy}")
 
