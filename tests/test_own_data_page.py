@@ -82,14 +82,14 @@ for i in range(40):
     Path(f"pets/{y[i]}").mkdir(parents=True, exist_ok=True)
     Image.fromarray(x[i]).save(f"pets/{y[i]}/{i}.png")
 rows = [{"img": Image.fromarray(x[i]), "fine_label": int(y[i]), "coarse_label": 0} for i in range(40)]
-parts = [[(x[i], int(y[i]), t) for i in range(40) if y[i] // 2 == t] for t in range(2)]
-stream = [Module(dataset=part) for part in parts]
+tasks = [[(x[i], int(y[i]), t) for i in range(40) if y[i] // 2 == t] for t in range(2)]
+stream = [Module(dataset=part) for part in tasks]
 sys.modules |= {
     "medmnist": Module(BreastMNIST=lambda split: [(x[i], y[i : i + 1]) for i in range(40)]),
     "datasets": Module(load_dataset=lambda name: {"train": rows, "test": rows}),
     "avalanche": Module(),
     "avalanche.benchmarks": Module(SplitCIFAR10=lambda n_experiences: Module(train_stream=stream, test_stream=stream)),
-    "continuum": Module(ClassIncremental=lambda data, increment: parts),
+    "continuum": Module(ClassIncremental=lambda data, increment: tasks),
     "continuum.datasets": Module(MNIST=lambda folder, train: None),
 }
 """
