@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -121,6 +122,24 @@ sys.modules["torch.utils.tensorboard"] = Module(SummaryWriter=SummaryWriter) if 
         assert done.returncode == 0 and done.stdout.split() == ["3", "5", "3", "True"], done.stderr
     else:
         assert "pip install tensorboard" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_command_lines_run(tmp_path: Path) -> None:
+    page = (ROOT / "book/own_data.md").read_text(encoding="utf-8")
+    commands = "".join(re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)).splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        short = ["--iters", "20", "--device", "cpu"] if command.startswith("clteach run") else []
+        words = [sys.executable, "-m", *command.split(), *short]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        if "tensorboard" in command and importlib.util.find_spec("tensorboard") is None:
+            assert "pip install tensorboard" in done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
+    tables = [file.read_text(encoding="utf-8") for file in tmp_path.rglob("*.csv")]
+    assert len(tables) == 1 and "\ner," in tables[0]
+    assert {file.name for file in tmp_path.glob("*my_method*")} == {"my_method.py", "test_my_method.py"}
 
 
 @pytest.mark.timeout(600)
