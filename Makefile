@@ -25,7 +25,7 @@ install = if [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(1)/bin/python 
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint unit check-notebooks book pdf check-book wheel-test notebooks chapters-full exercises claims times record bench gpu peers clean distclean
+.PHONY: help run setup test lint unit check-notebooks book pdf check-book wheel-test notebooks chapters-full exercises claims times record bench gpu peers peers-code clean distclean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -96,7 +96,13 @@ gpu: $(VENV)/.dev  ## all that is wanted of a GPU, in MINUTES=12: tests, speed, 
 	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES)
 
 peers: $(PEERS)/.made  ## test data and numbers against other libraries, in an environment of its own (.venv-peers)
-	$(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
+	CLTEACH_PEERS="$${CLTEACH_PEERS:-$(PEERS)/code}" $(ONE_THREAD) $(PEERS)/bin/python -m pytest -W default --durations=5 tests/peers
+
+peers-code:  ## check out the research code that is no package, so that make peers tests its rows, too
+	while read -r name commit; do \
+		folder=$(PEERS)/code/$${name##*/}; git init -q $$folder && \
+		git -C $$folder fetch -q --depth 1 https://github.com/$$name $$commit && git -C $$folder checkout -q FETCH_HEAD || exit 1; \
+	done < tests/peers/repositories.txt
 
 clean:  ## remove what was built
 	rm -rf book/_build book/api book/_static/vendor book/_static/live book/_static/cards build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

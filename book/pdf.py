@@ -28,7 +28,13 @@ body { font-size: 10pt; }
 article { break-before: page; max-width: none; }
 article:first-of-type { break-before: auto; }
 img, figure, table, .cell_output { max-width: 100%; }
-img, .exercise, .live { break-inside: avoid; }
+img, .exercise, .live, .summary, .sd-col, tr { break-inside: avoid; }
+pre { break-inside: auto; }
+h1, h2, h3 { break-after: avoid; }
+details.hide > summary { display: none !important; }
+[id$="--all-methods"] table { font-size: 0.62em; }
+[id$="--all-methods"] :is(td, th) { padding: 0.2rem; }
+[id$="--all-methods"] :is(td, td code *) { overflow-wrap: normal; word-break: normal; }
 """
 FOOTER = (
     '<div style="font-size: 8px; width: 100%; text-align: center; color: #444">'

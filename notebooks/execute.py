@@ -29,6 +29,7 @@ from nbclient.exceptions import (
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
+from clteach import __version__
 from clteach.exercises import course
 from clteach.exercises.chapters import chapters
 from clteach.experiments.provenance import checkout, machine
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 TIMES = ROOT / "book" / "chapter_times.json"
 CELL_SECONDS = 300
 BADGE = "[![Open in Colab]"
+SETUP = "try:\n    import clteach\n"  # how the cell begins that makes the package be there
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
@@ -45,20 +47,65 @@ class ChapterError(Exception):
     """A chapter that cannot be executed or must not be written; the message names the cell and what to do."""
 
 
+def address() -> str:
+    """The public address of the project, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["urls"]["Repository"])
+
+
+def setup_cell() -> str:
+    """The source of the cell that installs the package where it is missing, as on Colab, and says what it did.
+
+    The release of the chapter's version comes first; where there is none yet, the repository at that version, then as it
+    is now.
+    """
+    return f"""{SETUP}
+    print("clteach is installed already.")
+except ImportError:  # as on Colab
+    import importlib
+    import subprocess
+    import sys
+
+    for place in (
+        "clteach=={__version__}",
+        "git+{address()}@v{__version__}",
+        "git+{address()}@main",
+    ):
+        pip = [sys.executable, "-m", "pip", "install", "-q", place]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode == 0:
+            print("Installed", place)
+            break
+        print("There is no", place)
+    else:
+        raise ImportError(
+            f"clteach could not be installed. Is there a network? pip says:\\n{{done.stderr}}"
+        ) from None
+    importlib.invalidate_caches()
+    import clteach"""
+
+
+def write_setup(notebook: NotebookNode) -> None:
+    """Write the cell that makes the package be there, which is the same in every chapter."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.startswith(SETUP):
+            cell.source = setup_cell()
+
+
 def colab_badge(name: str) -> str:
     """The line under a chapter's title that opens it in Colab, from the address in pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
+    repository = address().removeprefix("https://github.com/")
     return f"{BADGE}(../book/_static/colab.svg)](https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})"
 
 
 def stamp(notebook: NotebookNode, name: str) -> None:
-    """Write what is the same in every chapter (Colab badge, kernel, cell ids), drop what varies between machines."""
+    """Write what is the same in every chapter (Colab badge, set-up, kernel, ids), drop what varies between machines."""
     title, *rest = notebook.cells[0].source.split("\n")
     if notebook.cells[0].cell_type != "markdown" or not title.startswith("# "):
         raise ChapterError(f"{name}: the first cell must be Markdown and begin with the title (# ...).")
     body = "\n".join(line for line in rest if not line.startswith(BADGE)).strip("\n")
     notebook.cells[0].source = f"{title}\n\n{colab_badge(name)}\n\n{body}".rstrip("\n")
+    write_setup(notebook)
 
     widgets = notebook.metadata.get("widgets")
     notebook.metadata = NotebookNode(
@@ -131,6 +178,7 @@ def execute(path: Path, size: str) -> str:
         ChapterError: A cell failed, ran too long or wrote to stderr.
     """
     notebook = nbformat.read(path, as_version=4)
+    write_setup(notebook)
     write_exercises(notebook, path.name)
     client = NotebookClient(
         notebook,

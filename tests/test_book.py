@@ -213,6 +213,76 @@ def test_a_live_model_stands_before_the_reader_explores(heads: list[str]) -> Non
     assert extension().with_live_model("99_none", "{}") == "{}"
 
 
+QUESTION = "# T\n\n[badge](x)\n\n**The question.** Why?\n\n**The answer.** So.\n\nMore."
+
+
+def test_a_chapter_begins_with_its_summary() -> None:
+    cells = [{"cell_type": "markdown", "source": QUESTION.splitlines(keepends=True)}]
+    document = json.loads(extension().with_summary("00_start_here", json.dumps({"cells": cells})))
+    text = document["cells"][0]["source"]
+    seconds = json.loads((ROOT / "book" / "chapter_times.json").read_text())["00_start_here"]["quick"]["processor_seconds"]
+    assert f"**It takes** {seconds:.0f} s on one CPU core." in text and "_static/cards/00.png" in text
+    assert text.startswith("# T\n") and text.endswith("More.")
+    with pytest.raises(Exception, match=r"does not begin with \*\*The question"):
+        extension().with_summary("00_start_here", json.dumps({"cells": [{"cell_type": "markdown", "source": "# T"}]}))
+
+
+def test_what_checks_is_folded_and_named() -> None:
+    statement = ":::{exercise} T\n:label: ex-00-kl\n"
+    cells = [
+        {"id": "exercise-00-kl-text", "cell_type": "markdown", "metadata": {}, "source": statement},
+        {"id": "exercise-00-kl", "cell_type": "code", "metadata": {}, "source": "check()"},
+        {"id": "a-check", "cell_type": "code", "metadata": {"tags": ["hide-cell"]}, "source": ["claims.check()"]},
+        {"id": "a", "cell_type": "code", "metadata": {}, "source": "1 + 1"},
+    ]
+    exercise, answer, check, other = json.loads(extension().folded(json.dumps({"cells": cells})))["cells"]
+    assert exercise["source"] == f"{statement}:class: dropdown\n"
+    assert answer["metadata"]["tags"] == ["hide-cell"]
+    assert check["metadata"]["mystnb"]["code_prompt_show"] == "Show the check" and other == cells[3]
+
+
+CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+
+
+@pytest.mark.book
+@pytest.mark.browser
+@pytest.mark.parametrize("name", CHAPTERS or ["notebooks"])
+def test_a_chapter_is_short_until_it_is_unfolded(html: Path, page: Page, name: str) -> None:
+    page.goto((html / name).as_uri(), wait_until="load")
+    box = page.locator(".summary").bounding_box()
+    assert box is not None and box["y"] + box["height"] <= 900, "question, picture, answer and time fill more than a screen"
+    assert page.locator(".summary img").evaluate("picture => picture.naturalWidth > 0 && picture.alt.length > 5")
+    height = "() => Math.round(document.querySelector('article').getBoundingClientRect().height)"
+    page.wait_for_timeout(1500)  # formulas and widgets take their place
+    folded = page.evaluate(height)
+    page.evaluate(
+        """() => { document.querySelectorAll('article details').forEach(each => { each.open = true; });
+        document.querySelectorAll('article .toggle-hidden').forEach(each => each.classList.remove('toggle-hidden'));
+        const style = document.createElement('style');
+        style.textContent = 'article .cell_output * { max-height: none !important; }';
+        document.head.append(style); }"""
+    )
+    page.wait_for_timeout(500)
+    unfolded = page.evaluate(height)
+    print(f"{name}: {folded} px, unfolded {unfolded} px ({folded / unfolded:.0%})")
+    # Prose, pictures and the code that teaches are what is left.
+    assert folded <= 0.66 * unfolded
+
+
+@pytest.mark.book
+def test_every_picture_of_a_page_has_words(html: Path) -> None:
+    for name in READ:
+        article = re.search(r"<article.*</article>", (html / name).read_text(encoding="utf-8"), re.DOTALL)
+        for tag in re.findall(r"<img[^>]*>", article[0] if article else ""):
+            alt = re.search(r'alt="([^"]*)"', tag)
+            assert alt and len(alt[1]) > 3 and not alt[1].endswith((".png", ".svg")), f"{name}: {tag[:200]}"
+
+
+@pytest.mark.book
+def test_no_field_is_an_alias_for_a_number(html: Path) -> None:
+    assert [path.name for path in html.rglob("*.html") if "Alias for field number" in path.read_text("utf-8")] == []
+
+
 @pytest.mark.book
 @pytest.mark.browser
 def test_search_finds_replay(html: Path, page: Page, site: str) -> None:
@@ -406,22 +476,29 @@ def extension() -> Any:
     return script_of(ROOT / "book" / "_ext" / "clteach_book.py")
 
 
+def on_its_page(data: dict[str, str]) -> dict[str, str]:
+    """An output of a chapter, as the book reads it."""
+    cells = [
+        {"id": "title", "cell_type": "markdown", "metadata": {}, "source": QUESTION},
+        {"id": "shown", "cell_type": "code", "metadata": {}, "source": "it", "outputs": [{"data": data}]},
+    ]
+    source = [json.dumps({"cells": cells})]
+    extension().fill_in(None, "notebooks/08_comparison", source)
+    shown: dict[str, str] = json.loads(source[0])["cells"][1]["outputs"][0]["data"]
+    return shown
+
+
 def test_links_of_a_notebook_s_output_lead_to_pages() -> None:
     er = '<a href="../book/api/methods.er.md#clteach.methods.er.ER">ER</a>'
     html = f'<a href="04_generative_replay.ipynb">4</a> {er} er.md'
-    source = [json.dumps({"text/html": html})]
-    extension().fill_in(None, "notebooks/08_comparison", source)
     pages = html.replace("replay.ipynb", "replay.html").replace("er.md#", "er.html#")
-    assert json.loads(source[0]) == {"text/html": pages}
+    assert on_its_page({"text/html": html}) == {"text/html": pages}
 
 
 def test_shown_code_leads_to_the_api_page() -> None:
-    source = [json.dumps({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})]
-    extension().fill_in(None, "notebooks/08_comparison", source)
-    assert json.loads(source[0])["text/markdown"].startswith(
-        '<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">'
-    )
-    assert source[0].count("<a ") == 1
+    shown = on_its_page({"text/markdown": "*`clteach.models.vae.VAE.encode`*\n\n```python\n*`x`*"})["text/markdown"]
+    assert shown.startswith('<a href="../book/api/models.vae.html#clteach.models.vae.VAE.encode">')
+    assert shown.count("<a ") == 1
 
 
 def test_methods_lead_to_their_chapters() -> None:

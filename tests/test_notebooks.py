@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
+import subprocess
 import sys
+import venv
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -66,6 +71,131 @@ def test_chapter_has_the_package_s_exercises(path: Path) -> None:
         if each.chapter == path.name[:2]:
             assert f":label: {course.label(each)}" in "\n".join(before)
             assert each.solved.rstrip() not in "\n".join(before)
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_cells_that_only_draw_or_check_are_folded(path: Path) -> None:
+    """The book folds what is tagged so; Jupyter and Colab show it."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    own = [cell for cell in cells if not cell.id.startswith("exercise-")]
+    for before, cell in zip([None, *own], own, strict=False):
+        shown = {kind for output in cell.outputs for kind in output.get("data", {})}
+        if shown & {"image/png", execute.WIDGET_VIEW}:
+            assert "hide-input" in tags(cell), cell.source
+        if not tags(cell) & {"hide-input", "hide-cell"}:
+            assert "plots.theme()" not in cell.source and "claims.add(" not in cell.source, cell.source
+        if "claims.add(" in cell.source:
+            assert cell.source.endswith("\nclaims") and {"hide-input", "nbval-ignore-output"} <= tags(cell), cell.source
+        if cell.source == "claims.check()":
+            assert before is not None and "claims.add(" in before.source
+            # compared: no nbval-ignore-output
+            assert tags(cell) == {"hide-cell"} and all(line.endswith((": True", ": False")) for line in printed(cell))
+    assert any(cell.source == "claims.check()" for cell in own)
+
+
+def printed(cell: NotebookNode) -> list[str]:
+    return [line for output in cell.outputs for line in output.get("text", "").splitlines()]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_every_claim_shows_numbers(path: Path) -> None:
+    """What is printed as True or False stands in a table before, with what was measured."""
+    cells = nbformat.read(path, as_version=4).cells
+    for before, cell in itertools.pairwise(cells):
+        if cell.cell_type == "code" and not cell.id.startswith("exercise-"):
+            lines = [line for line in printed(cell) if line.endswith(("True", "False"))]
+            assert not lines or cell.source == "claims.check()", lines
+            if lines:
+                table = before.outputs[-1]["data"]["text/markdown"].splitlines()[2:]
+                assert len(table) == len(lines)
+                for row, line in zip(table, lines, strict=True):
+                    assert row.endswith("| yes |" if line.endswith("True") else "| **no** |")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_every_picture_says_what_it_shows(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                assert len(output["metadata"]["image/png"]["alt"]) > 5, cell.source
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "clteach-0.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.writestr("clteach/__init__.py", "place = 'the repository'")
+        wheel.writestr("clteach-0.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: clteach\\nVersion: 0.0\\n")
+        wheel.writestr("clteach-0.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("clteach-0.0.dist-info/RECORD", "")
+    return name
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment without clteach, as on Colab."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "env", with_pip=True)
+    return folder / "env" / "bin" / "python"
+
+
+@pytest.mark.parametrize("there", ["release", "tag", "branch", "nothing"])
+def test_the_set_up_cell_installs_the_release_or_the_repository(there: str, elsewhere: Path, tmp_path: Path) -> None:
+    index, repository = tmp_path / "index", tmp_path / "repository"
+    index.mkdir(), repository.mkdir()
+    version = execute.__version__
+    if there == "release":
+        with zipfile.ZipFile(index / f"clteach-{version}-py3-none-any.whl", "w") as wheel:
+            about = f"clteach-{version}.dist-info"
+            wheel.writestr("clteach/__init__.py", "place = 'the index'")
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: clteach\nVersion: {version}\n")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+    if there in ("tag", "branch"):
+        (repository / "backend.py").write_text(BACKEND)
+        (repository / "pyproject.toml").write_text(
+            "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+        )
+        git = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e"]
+        for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "all"]):
+            subprocess.run([*git, *command], check=True)
+        if there == "tag":
+            subprocess.run([*git, "tag", f"v{version}"], check=True)
+    variables = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON", "GIT_"))},
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(index),
+        "PIP_TARGET": str(tmp_path / "site"),
+        "PYTHONPATH": str(tmp_path / "site"),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
+        "GIT_CONFIG_VALUE_0": execute.address(),
+    }
+    code = f"{execute.setup_cell()}\nprint(clteach.place)"
+    done = subprocess.run([elsewhere, "-c", code], env=variables, cwd=tmp_path, capture_output=True, text=True)
+    places = [f"clteach=={version}", *(f"git+{execute.address()}@{name}" for name in (f"v{version}", "main"))]
+    tried = {"release": 0, "tag": 1, "branch": 2, "nothing": 3}[there]
+    said = [f"There is no {place}" for place in places[:tried]]
+    if there == "nothing":
+        assert done.returncode and "could not be installed" in done.stderr and "pip says" in done.stderr
+    else:
+        said += [f"Installed {places[tried]}", "the index" if there == "release" else "the repository"]
+    assert done.stdout.splitlines() == said, done.stderr
+
+
+def test_where_the_package_is_nothing_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(execute.setup_cell(), {})
+    assert capsys.readouterr().out == "clteach is installed already.\n"
+    for path in CHAPTERS:
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert cells[0].source == execute.setup_cell() and "hide-cell" in tags(cells[0]), path.name
 
 
 def test_exercises_are_executed_alone(tmp_path: Path) -> None:

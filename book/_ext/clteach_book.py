@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import html
 import importlib
 import importlib.util
@@ -185,13 +186,19 @@ def table(*rows: tuple[object, ...]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
+def times_of(stem: str) -> dict[str, Any]:
+    """What `make times` measured of a chapter, by size."""
+    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
+    measured: dict[str, Any] = times.get(stem, {})
+    return measured
+
+
 def chapter_times() -> dict[str, str]:
     """What `make times` measured, as the instructor's guide shows it."""
-    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {}
     rows, processors, full = [], set(), []
     for name in sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")):
         title = f"{{doc}}`{name[:2]} {chapters().get(name[:2], name)} <../notebooks/{name}>`"
-        measured = times.get(name, {})
+        measured = times_of(name)
         shown = "not measured yet"
         if quick := measured.get("quick"):
             shown = f"{quick['processor_seconds']:.0f} s"
@@ -232,6 +239,65 @@ def with_live_model(stem: str, notebook: str) -> str:
     return json.dumps(document)
 
 
+def with_summary(stem: str, notebook: str) -> str:
+    """Make the first screen of a chapter: its question, its picture, the answer, and how long it takes.
+
+    Question and answer are in the notebook, two paragraphs under the title; picture and time come from what was computed.
+
+    Raises:
+        ExtensionError: the notebook says neither.
+    """
+    document = json.loads(notebook)
+    first = document["cells"][0]
+    found = SUMMARY.search("".join(first["source"]))
+    if found is None:
+        raise ExtensionError(f"{stem} does not begin with **The question.** and **The answer.**, a paragraph each.")
+    measured = times_of(stem).get("quick")
+    takes = f"{measured['processor_seconds']:.0f} s on one CPU core" if measured else "not measured yet"
+    _, alt = picture_of(NOTEBOOKS / f"{stem}.ipynb")
+    picture = f'<img src="../_static/cards/{stem[:2]}.png" alt="{html.escape(alt)}">'
+    block = f"\n::::{{div}} summary\n```{{raw}} html\n{picture}\n```\n{found[0]}\n\n**It takes** {takes}.\n::::\n"
+    first["source"] = SUMMARY.sub(lambda _: block, "".join(first["source"]), count=1)
+    return json.dumps(document)
+
+
+def folded(notebook: str) -> str:
+    """Fold what only checks: the cells of the exercises, each behind its title; say of a check that it is one."""
+    document = json.loads(notebook)
+    for cell in document["cells"]:
+        exercise, code = cell["id"].startswith("exercise-"), cell["cell_type"] == "code"
+        if exercise and code:
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "hide-cell"]
+            cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the cell", "code_prompt_hide": "Hide the cell"}
+        elif exercise:
+            cell["source"] = re.sub(r"^(:label: ex-.+)$", r"\1\n:class: dropdown", "".join(cell["source"]), flags=re.M)
+        elif code and "".join(cell["source"]) == "claims.check()":
+            cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the check", "code_prompt_hide": "Hide the check"}
+    return json.dumps(document)
+
+
+SUMMARY = re.compile(r"^\*\*The question\.\*\* .+\n\n\*\*The answer\.\*\* .+$", re.MULTILINE)
+
+
+def alts_of(notebook: str) -> dict[str, str]:
+    """{name of a picture's file, without its ending: what the picture says of itself}, of a notebook's outputs."""
+    return {
+        hashlib.sha256(base64.b64decode(output["data"]["image/png"])).hexdigest(): output["metadata"]["image/png"]["alt"]
+        for cell in json.loads(notebook)["cells"]
+        for output in cell.get("outputs", ())
+        if "alt" in output.get("metadata", {}).get("image/png", {})
+    }
+
+
+ALTS: dict[str, str] = {}
+
+
+def name_pictures(app: Sphinx, doctree: Any) -> None:
+    """Give every picture among a notebook's outputs the text for readers who do not see it."""
+    for image in doctree.findall(lambda node: node.tagname == "image"):
+        image["alt"] = ALTS.get(Path(image["uri"]).stem, image.get("alt", ""))
+
+
 def live_block(chapter: str) -> str:
     """The place of a live model: its still picture, which the script replaces. All of it works from the file system."""
     made = MADE / f"{chapter}.json"
@@ -257,6 +323,9 @@ def check_live_models(app: Sphinx) -> None:
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
     if docname.startswith("notebooks/"):  # the source is JSON
+        ALTS.update(alts_of(source[0]))
+        source[0] = folded(source[0])
+        source[0] = with_summary(docname.partition("/")[2], source[0])
         source[0] = with_live_model(docname.partition("/")[2], source[0])
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
@@ -271,6 +340,9 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
                 source[0] = source[0].replace(name, text)
         if docname == "book/index":
             source[0] = source[0].replace("{{ method_map }}", method_map())
+            for notebook in NOTEBOOKS.glob("*.ipynb"):
+                alt = json.dumps(picture_of(notebook)[1], ensure_ascii=False)
+                source[0] = source[0].replace(f"{{{{ picture {notebook.stem[:2]} }}}}", alt)
         if "{{ api }}" in source[0]:
             source[0] = source[0].replace("{{ api }}", api_index())
 
@@ -282,28 +354,34 @@ PICTURES = {"00": "accuracy_matrix(", "02": "latent_scatter(", "08": 'against(di
 OVERVIEW = "accuracy_matrices.png"  # for the pages that are no chapters
 
 
-def picture_of(notebook: Path) -> bytes:
-    """The picture of a chapter, from its own outputs, as PNG.
+@cache
+def picture_of(notebook: Path) -> tuple[bytes, str]:
+    """The picture of a chapter, from its own outputs, as PNG, and what it shows in words.
 
     Raises:
         ExtensionError: it has none.
     """
     found = [
-        ("".join(cell["source"]), base64.b64decode(output["data"]["image/png"]))
+        (
+            "".join(cell["source"]),
+            base64.b64decode(output["data"]["image/png"]),
+            output.get("metadata", {}).get("image/png", {}).get("alt", "A picture"),
+        )
         for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", {})
     ]
     if not found:
         raise ExtensionError(f"{notebook.name} has no picture among its outputs: execute it (make notebooks).")
-    return next((png for source, png in found if PICTURES.get(notebook.stem[:2], "") in source), found[0][1])
+    wanted = PICTURES.get(notebook.stem[:2], "")
+    return next(((png, alt) for source, png, alt in found if wanted in source), found[0][1:])
 
 
 def write_pictures(app: Sphinx) -> None:
     """Write the pictures of the chapters, for the landing page and for link previews."""
     (STATIC / "cards").mkdir(exist_ok=True)
     for notebook in NOTEBOOKS.glob("*.ipynb"):
-        path, png = STATIC / "cards" / f"{notebook.stem[:2]}.png", picture_of(notebook)
+        path, (png, _) = STATIC / "cards" / f"{notebook.stem[:2]}.png", picture_of(notebook)
         if not path.is_file() or path.read_bytes() != png:
             path.write_bytes(png)
 
@@ -376,7 +454,7 @@ def link_preview(app: Sphinx, pagename: str, templatename: str, context: dict[st
         "og:description": about,
         "og:url": f"{app.config.html_baseurl}{pagename}.html",
         "og:image": f"{app.config.html_baseurl}_static/{card}",
-        "og:image:alt": f"A picture from {title}"
+        "og:image:alt": picture_of(NOTEBOOKS / f"{pagename.rpartition('/')[2]}.ipynb")[1]
         if pagename.startswith("notebooks/")
         else "Accuracy matrices of methods",
     }
@@ -453,6 +531,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_pictures)
     app.connect("env-get-outdated", reread)
     app.connect("source-read", fill_in)
+    app.connect("doctree-read", name_pictures)
     app.connect("html-page-context", link_preview)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon

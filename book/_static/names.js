@@ -15,6 +15,10 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   // What stands in a list are its items; the bibliography's have a role of their own, which is not one of them.
   document.querySelectorAll('.citation-list[role="list"] > *').forEach((entry) => entry.setAttribute("role", "listitem"));
+  // What scrolls in itself can be reached with the keyboard.
+  document.querySelectorAll(".cell_output, .cell_output pre").forEach((box) => {
+    if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+  });
   // Widgets are drawn after the page has loaded.
   const name = () =>
     document.querySelectorAll(".noUi-handle:not([aria-label])").forEach((handle) => {

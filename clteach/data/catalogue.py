@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from clteach.data.dataset import ARRAYS, Dataset, join, reason
+from clteach.data.folders import from_folder
 from clteach.data.own_data import from_arrays, random_states_kept
 from clteach.errors import ClteachError, ConfigError, DataError, unknown
 from clteach.storage import write_atomic
@@ -76,10 +77,11 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
 
     ``digits`` comes with scikit-learn; a fifth of it, stratified, is the test set. Every other name is searched in
     ``folder``: first ``NAME.npz`` (arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, optionally, the class
-    names ``classes`` and the value of white ``largest``), then the files of torchvision's data set; last comes the
-    download through torchvision, which checks its md5 sums. One's own ``NAME.npz`` is read like the arguments of
-    ``from_arrays``. So are the files of medmnist (``train_images``, ...), whose validation images join the training
-    images: hold out a share of them with ``validation`` of `clteach.split`, as of any data set.
+    names ``classes``, the value of white ``largest``, and ``test_share`` instead of a test set), then a folder ``NAME`` of
+    class folders (see ``from_folder``), then the files of torchvision's data set; last comes the download through
+    torchvision, which checks its md5 sums. One's own ``NAME.npz`` is read like the arguments of ``from_arrays``. So are
+    the files of medmnist (``train_images``, ...), whose validation images join the training images: hold out a share of
+    them with ``validation`` of `clteach.split`, as of any data set.
 
     Args:
         name: A name in ``NAMES``, or the name of one's own ``NAME.npz``; or several of them with + between, see ``join``.
@@ -101,8 +103,10 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         raise DataError(f"the data folder {folder} is a file: expected a folder; set CLTEACH_DATA to one")
     if os.path.isfile(file) and Path(name).name == name:
         arrays = _read_npz(file)
+    elif source is None and name and Path(name).name == name and os.path.isdir(folder / name):
+        return from_folder(folder / name, name=name)
     elif source is None:
-        expected = f"expected one of {', '.join(NAMES)}, or a file {name}.npz in {folder}"
+        expected = f"expected one of {', '.join(NAMES)}, or {name}.npz or a folder {name} of class folders in {folder}"
         raise ConfigError(f"unknown data set {name!r}: {expected}; set CLTEACH_DATA to the folder that holds it")
     elif os.path.isdir(folder / source.layout):
         file = folder / source.layout
@@ -115,8 +119,8 @@ def load(name: str, folder: Path | str | None = None, download: bool = True) -> 
         arrays = _read_npz(_download(name, source, folder, download))
     try:
         classes = arrays.pop("classes", None if source is None else source.classes)
-        largest = arrays.pop("largest", None)
-        data = from_arrays(*(arrays[key] for key in ARRAYS), name=name, classes=classes, largest=largest)
+        more = {key: arrays.pop(key) for key in ("largest", "test_share") if key in arrays}
+        data = from_arrays(*(arrays.get(key) for key in ARRAYS), name=name, classes=classes, **more)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     if source and (data.shape != source.shape or data.n_classes != len(source.classes)):
@@ -171,18 +175,22 @@ def _read_npz(file: Path) -> dict[str, Any]:
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as found:
                 names = _MEDMNIST if "train_images" in found else {key: key for key in ARRAYS}
+                if "test_share" in found and names is not _MEDMNIST and "x_test" not in found and "y_test" not in found:
+                    names = {key: key for key in ("x_train", "y_train")}
                 missing = [name for name in names.values() if name not in found]
                 if missing:
                     problem = f"{file} lacks {', '.join(missing)} (it has {', '.join(found.files) or 'nothing'})"
-                    raise DataError(f"{problem}: expected {', '.join(ARRAYS)}; write it again with numpy.savez")
+                    ways = "write it again with numpy.savez, without a test set beside test_share=0.2"
+                    raise DataError(f"{problem}: expected {', '.join(names.values())}; {ways}")
                 arrays: dict[str, Any] = {key: _plain(found, name, file) for key, name in names.items()}
                 if names is _MEDMNIST and "val_images" in found:
                     for key, name in (("x_train", "val_images"), ("y_train", "val_labels")):
                         arrays[key] = np.concatenate([arrays[key], _plain(found, name, file)])
                 if "classes" in found:
                     arrays["classes"] = _plain(found, "classes", file)
-                if "largest" in found:
-                    arrays["largest"] = float(found["largest"].item())
+                for key in ("largest", "test_share"):
+                    if key in found:
+                        arrays[key] = float(found[key].item())
                 return arrays
     except DataError:
         raise

@@ -165,7 +165,8 @@ def check_lengths(shape: Sequence[int], n_labels: int, part: str) -> None:
     if 0 in shape or not shape:
         raise DataError(f"{part} inputs are empty, shape {tuple(shape)}: expected at least one input of a size above 0")
     if shape[0] != n_labels:
-        raise DataError(f"{shape[0]} {part} inputs but {n_labels} labels: expected one label per input")
+        remedy = "pass the labels of just these inputs"
+        raise DataError(f"{shape[0]} {part} inputs but {n_labels} labels: expected one label per input; {remedy}")
 
 
 def check_finite(x: Tensor, part: str) -> None:
@@ -186,7 +187,11 @@ def check_unit_range(x: Tensor, part: str) -> None:
     low, high = (float(bound) for bound in x.aminmax())
     if low < 0 or high > 1:
         at = first_true((x < 0) | (x > 1))
-        remedy = "divide them by 255 (or their possible maximum)" if low >= 0 and high <= 255 else "rescale them"
+        remedy = "rescale them, (x - x.min()) / (x.max() - x.min())"
+        if low >= 0 and high <= 255:
+            remedy = "divide them by 255 (or their possible maximum)"
+        elif low >= -1 and high <= 1:
+            remedy = "rescale them, (x + 1) / 2 where they lie in [-1, 1]"
         problem = f"{part} inputs range from {low:g} to {high:g}, the first outside at index {at}"
         raise DataError(f"{problem}: expected floats in [0, 1]; {remedy}")
 

@@ -43,6 +43,10 @@ EXTRACTORS: dict[str, Maker] = {"conv": conv_features, "conv-normalised": normal
 """{name: function of the shape of an image that makes the module}."""
 
 
+WEIGHTS = Path(__file__).parent / "weights"
+"""Weights that come with the package (its README says how they were made); one's own of the same name go before them."""
+
+
 def register_extractor(name: str, make: Maker) -> None:
     """Make a feature extractor known by name.
 
@@ -60,7 +64,8 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
     Args:
         name: one of `EXTRACTORS`.
         shape: shape of one input.
-        weights: file that `clteach pretrain` wrote, here or in the data folder; None: what the maker gives.
+        weights: file that `clteach pretrain` wrote, here or in the data folder, or one of those that come with the package
+            (``cifar10.safetensors``); None: what the maker gives.
         seed: of the maker's random weights.
 
     Raises:
@@ -87,13 +92,14 @@ def _load(weights: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _place(weights: str | Path) -> Path:
-    file = Path(weights) if Path(weights).exists() else data_folder() / weights
-    if not file.exists():
-        raise ConfigError(
-            f"there is no file of weights {weights}, neither here nor in {data_folder()}. "
-            "Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
-        )
-    return file
+    for file in (Path(weights), data_folder() / weights, WEIGHTS / weights):
+        if file.exists():
+            return file
+    come_along = ", ".join(sorted(file.name for file in WEIGHTS.glob("*.safetensors")))
+    raise ConfigError(
+        f"there is no file of weights {weights}, neither here nor in {data_folder()}, nor does it come with the package "
+        f"({come_along} does). Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
+    )
 
 
 def trained(weights: str | Path) -> str:
@@ -136,8 +142,8 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
     """The same data set as an extractor sees it: features in place of images.
 
     As the extractor never changes, to encode once is the same as to run it in every step, and many times as fast. What this
-    package's extractors make of 10,000 images or more with a file of weights is kept beside that file, where it may be
-    written, under a name that holds the fingerprints of images and weights.
+    package's extractors make of 10,000 images or more with a file of weights is kept beside that file, or in the data
+    folder where the weights come with the package, under a name that holds the fingerprints of images and weights.
 
     Args:
         dataset: images (or vectors, where the extractor takes them).
@@ -182,7 +188,8 @@ def _kept(dataset: Dataset, extractor: str, weights: str | Path | None, module: 
         return None
     identity = f"{__version__} {extractor} {dataset.fingerprint} {fingerprint(module)}"
     file, digits = _place(weights), hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return file.with_name(f"{file.stem}.{dataset.name}-{digits}.features")
+    folder = data_folder() if file.parent == WEIGHTS else file.parent
+    return folder / f"{file.stem}.{dataset.name}-{digits}.features"
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from clteach.data.dataset import Dataset, reason
 from clteach.data.inputs import GREY_OR_RGB
 from clteach.data.own_data import from_arrays
 from clteach.errors import ConfigError, DataError
+from clteach.settings import convert
 
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -42,9 +43,15 @@ def from_folder(
         DataError: No such folder, no class folders, a picture that cannot be read or has another size.
         ConfigError: ``size``, ``test_share`` or ``largest`` out of range.
     """
-    sides = (size, size) if isinstance(size, int) else size
-    if sides is not None and not (len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)):
-        raise ConfigError(f"size is {size!r}: expected a number of pixels, or (height, width), such as size=32")
+    sides: tuple[int, int] | None = None
+    if size is not None:
+        what = "a number of pixels, or (height, width), such as size=32"
+        both = convert("size", size, int | tuple[int, int], what)
+        sides = (both, both) if isinstance(both, int) else both
+        if min(sides) < 1:
+            raise ConfigError(f"size={size!r}: expected {what}.")
+    if not isinstance(path, (str, Path)):
+        raise DataError(f"the path is a {type(path).__name__}: expected the folder of the class folders, 'pets' say")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: expected one with a folder of pictures for each class; mend the path")
@@ -61,6 +68,15 @@ def from_folder(
     if len(train) < 2:
         problem = f"{parts['train'][0]} holds {len(train)} class folders{''.join(f' ({only})' for only in train)}"
         raise DataError(f"{problem}: expected two or more, with pictures in each; pass the folder that holds them")
+    for part, files in (("training", train), ("test", test)):
+        if files and not any(files.values()):
+            problem = (
+                f"the {part} folders {', '.join([*files][:3])}{', ...' if len(files) > 3 else ''} hold no pictures"
+            )
+            raise DataError(f"{problem}: expected files such as picture.png or picture.jpg in them; convert others")
+    if unknown := [label for label in test if test[label] and not train.get(label)]:
+        problem = f"the test folder {unknown[0]!r} has pictures, but there are no training pictures of {unknown[0]!r}"
+        raise DataError(f"{problem}: expected folders among {', '.join(train)}; rename or drop it")
     x, y = _read(train, sides)
     x_test, y_test = _read(test, sides) if test else (None, None)
     if x_test and {picture.ndim for picture in x} != {picture.ndim for picture in x_test}:
@@ -107,7 +123,7 @@ def _read(files: dict[str, list[Path]], sides: tuple[int, int] | None) -> tuple[
             labels.append(label)
             if (found := pictures[-1].shape[:2]) != (first := pictures[0].shape[:2]):
                 problem = f"{path} has {found[0]} x {found[1]} pixels but the first picture {first[0]} x {first[1]}"
-                raise DataError(f"{problem}: expected one size for all; pass size=32, say, to resize them")
+                raise DataError(f"{problem}: expected one size for all; from_folder(..., size=32) resizes them")
     return (_coloured(pictures) if len({picture.ndim for picture in pictures}) > 1 else pictures), labels
 
 

@@ -20,6 +20,8 @@ DARK = 128
 """Bytes that never reach this leave the upper half of 0..255 empty, which the photographs of a whole data set do not: their
 numbers are on another scale (masks 0/1, digits 0..16, percentages, 7 bits)."""
 
+PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+
 GREY_OR_RGB = {"1": "L", "LA": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 """Modes of PIL images whose raw values are not grey or RGB, and what they are converted to."""
 
@@ -57,8 +59,11 @@ def as_inputs(
         check_finite(torch.from_numpy(array), part)
         return array
     if array.ndim not in (3, 4):
-        expected = "expected images (N, H, W), (N, C, H, W) or (N, H, W, C), or feature vectors (N, D); reshape them"
-        raise DataError(f"{part} inputs have shape {array.shape}: {expected}")
+        expected = "expected images (N, H, W), (N, C, H, W) or (N, H, W, C), or feature vectors (N, D)"
+        remedy = "reshape them"
+        if array.ndim == 1:
+            remedy = "if each is one number, pass x.reshape(-1, 1); if these are the labels, exchange the two arguments"
+        raise DataError(f"{part} inputs have shape {array.shape}: {expected}; {remedy}")
     return _channels_first(_pixels(array, part, largest, bounded), part, channels)
 
 
@@ -87,6 +92,9 @@ def as_array(x: Any, part: str) -> np.ndarray:
     if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
         remedy = "to_dense()" if isinstance(x, Tensor) else "toarray()"
         raise DataError(f"{part} data are sparse ({type(x).__name__}): expected a dense array; pass x.{remedy}")
+    if np.ma.is_masked(x):
+        problem = f"{part} data are a masked array with {int(np.ma.getmaskarray(x).sum())} masked values"
+        raise DataError(f"{problem}: expected every value; fill them, x.filled(0) say, or drop these rows")
     try:
         if isinstance(x, Tensor):
             x = x.detach().cpu()
@@ -106,7 +114,12 @@ def stack(items: Sequence[Any], part: str) -> np.ndarray:
     for index, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             problem = f"{part} input {index} has shape {array.shape} but input 0 has {arrays[0].shape}"
-            raise DataError(f"{problem}: expected one shape for all; resize or convert them")
+            remedy = "resize or convert them"
+            if hasattr(items[index], "convert") and hasattr(items[index], "resize"):  # pictures of PIL
+                one_size = array.shape[:2] == arrays[0].shape[:2]
+                call = "image.convert('RGB')" if one_size else "image.resize((32, 32))"
+                remedy = f"pass [{call} for image in x]"
+            raise DataError(f"{problem}: expected one shape for all; {remedy}")
     return np.stack(arrays) if arrays else np.empty(0)
 
 
@@ -128,6 +141,11 @@ def _not_numbers(array: np.ndarray, part: str) -> str:
         try:
             float(value)
         except (TypeError, ValueError):
+            value = value.item() if isinstance(value, np.generic) else value
+            if str(value).lower().endswith(PICTURE_FILES):
+                problem = f"{part} inputs are names of files, {str(value)!r} at index {at}"
+                ways = "[PIL.Image.open(name) for name in x], or have class folders read by clteach.from_folder"
+                return f"{problem}: expected the pictures themselves; open them, {ways}"
             problem = f"{part} inputs hold {value!r} at index {at}"
             return f"{problem}: expected real numbers; drop such columns, or encode them (pandas.get_dummies)"
     return f"{part} inputs are of type {array.dtype}: expected real numbers; convert them, x.astype(float)"
@@ -167,6 +185,8 @@ def _channels_first(images: np.ndarray, part: str, channels: str | None) -> np.n
         first, last = first and channels == "first", last and channels == "last"
     if first == last:
         remedy = "ambiguous, so say channels='first' or 'last'" if first else "no such C here, so convert the images"
+        if channels is not None and not first:
+            remedy = f"channels={channels!r} does not fit, so leave it out or convert the images"
         expected = "expected (N, C, H, W) or (N, H, W, C) with C = 1, 3 or 4"
         raise DataError(f"{part} images have shape {images.shape}: {expected}; {remedy}")
     return images if first else np.moveaxis(images, 3, 1)

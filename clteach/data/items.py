@@ -21,6 +21,9 @@ TASKS = (
     "with clteach.from_avalanche(benchmark), a continuum scenario with clteach.from_continuum(scenario, test)"
 )
 
+LABEL_NAMES = ("label", "labels", "target", "targets", "class", "y")
+"""What a column of labels is usually called."""
+
 
 def is_array(x: Any) -> bool:
     """Whether something is one array of all inputs: numpy, torch, a data frame, a sparse matrix and their kind."""
@@ -44,7 +47,11 @@ def refuse(x: Any, part: str) -> None:
     elif is_array(x) or (hasattr(x, "__len__") and hasattr(x, "__getitem__")):
         return
     else:
-        remedy = "it can only be run through, so pass list(x)" if hasattr(x, "__iter__") else "convert it"
+        remedy = "convert it"
+        if hasattr(x, "__getitem__"):
+            remedy = "it has no length, so give its class a __len__, or pass [x[i] for i in range(n)]"
+        if hasattr(x, "__iter__"):
+            remedy = "it can only be run through, so pass list(x)"
     expected = "expected an array, a tensor, a list or a data set of pairs (image, label)"
     raise DataError(f"{problem}: {expected}; {remedy}")
 
@@ -113,7 +120,7 @@ def find_columns(
     features = getattr(data, "features", None)
     labels = [key for key in item if isinstance(features, Mapping) and getattr(features.get(key), "names", None)]
     labels = labels or [key for key, value in item.items() if _is_label(value)]
-    usual = [key for key in labels if key in ("label", "labels", "target", "targets", "class", "y")]
+    usual = [key for key in labels if key in LABEL_NAMES]
     labels = usual if len(usual) == 1 else labels
     for what, found in (("image", images), ("label", labels)):
         if len(found) != 1 and not (labelled and what == "label"):

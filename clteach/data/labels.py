@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,13 @@ def python_labels(y: Any, part: str) -> list[Hashable]:
     """
     if y is None:
         raise DataError(f"{part} inputs without labels: expected one label per input; pass y (or y_test) too")
+    if isinstance(y, (str, bytes, Mapping)) or not (hasattr(y, "__len__") or hasattr(y, "__array__")):
+        given = repr(y) if isinstance(y, (str, bytes, int, float)) else f"a {type(y).__name__}"
+        remedy = "pass list(y)" if hasattr(y, "__next__") else "pass a list or an array"
+        raise DataError(f"{part} labels are {given}: expected (N,), one label per input; {remedy}")
     if not isinstance(y, (list, tuple)):
         lazy = hasattr(y, "__len__") and hasattr(y, "__getitem__") and not hasattr(y, "__array__")
-        y = [y[index] for index in range(len(y))] if lazy and not isinstance(y, (str, dict)) else as_array(y, part)
+        y = [y[index] for index in range(len(y))] if lazy else as_array(y, part)
     elif (
         all(isinstance(label, (list, np.ndarray, Tensor)) for label in y) and len({np.shape(label) for label in y}) == 1
     ):
@@ -56,12 +60,14 @@ def _one_column(array: np.ndarray, part: str) -> np.ndarray:
         return array[:, 0]
     if array.ndim == 2 and array.dtype.kind in "biuf" and array.shape[1]:
         one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
+        shares = array.dtype.kind == "f" and np.allclose(array.sum(axis=1), 1) and (array >= 0).all()
         problem = f"{part} labels have shape {array.shape}: expected (N,), one label per input"
         remedy = "they are one-hot, so pass numpy.argmax(y, 1)"
+        soft = "these are shares of classes, so pass numpy.argmax(y, 1)"
         several = "these are several for each (multi-label), so pass the column that is the class, y[:, 0] say"
-        raise DataError(f"{problem}; {remedy if one_hot else several}")
+        raise DataError(f"{problem}; {remedy if one_hot else soft if shares else several}")
     if array.ndim != 1:
-        remedy = "reshape them" if array.ndim else "pass a list or an array"
+        remedy = "pass the class of each, not masks or boxes" if array.ndim else "pass a list or an array"
         raise DataError(f"{part} labels have shape {array.shape}: expected (N,), one label per input; {remedy}")
     return array
 

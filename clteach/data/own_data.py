@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,14 @@ import torch
 
 from clteach.data.dataset import Dataset, Encoding, check_lengths, reason, scaled
 from clteach.data.inputs import as_inputs, check_bright
-from clteach.data.items import class_names, is_array, read_items, refuse
+from clteach.data.items import LABEL_NAMES, class_names, is_array, read_items, refuse
 from clteach.data.labels import distinct, encode_labels, python_labels, unseen_label
 from clteach.errors import ConfigError, DataError
+from clteach.seeding import whole_seed
+from clteach.settings import convert
+
+SHARE = "a share between 0 and 1, such as 0.2"
+WHITE = "a number above 0, the value that means white, such as 65535"
 
 
 @contextmanager
@@ -84,6 +89,15 @@ def from_arrays(
     """
     if channels not in (None, "first", "last"):
         raise ConfigError(f"channels is {channels!r}: expected 'first', 'last' or None")
+    seed, test_share, largest = as_numbers(seed, test_share, largest)
+    if isinstance(classes, (str, Mapping)):
+        remedy = "list(classes.values())" if isinstance(classes, Mapping) else "['cat', 'dog']"
+        raise ConfigError(f"classes is a {type(classes).__name__}: expected a list of names; pass classes={remedy}")
+    if classes is not None and (twice := [name for i, name in enumerate(classes) if name in list(classes)[:i]]):
+        raise ConfigError(f"classes names {twice[0]!r} twice: expected one name for each class; tell the two apart")
+    if isinstance(x, tuple) and isinstance(y, tuple) and len(x) == len(y) == 2 and x_test is None:
+        problem = "the first two arguments are pairs"
+        raise DataError(f"{problem}: expected inputs and labels apart; pass from_arrays(*train, *test)")
     if x_test is None and y_test is not None:
         raise DataError("test labels without test inputs: expected both or neither; pass x_test too")
     images, labels = inputs_and_labels(x, y, "training", channels, largest, columns)
@@ -93,6 +107,12 @@ def from_arrays(
         classes = class_names(x, columns)
     if classes is None:
         values: Sequence[Any] = distinct(labels)
+        if len(values) > 3 and list(values) == list(range(-1, len(values) - 1)):
+            warnings.warn(
+                f"{name}: the label -1 beside 0..{values[-1]} is taken for a class of its own; where it means 'no label', "
+                "leave these samples out, x[y >= 0]",
+                stacklevel=3,
+            )
     else:
         values = list(classes) if all(isinstance(label, str) for label in labels) else range(len(classes))
     targets = encode_labels(labels, values, "training", given=classes is not None)
@@ -108,6 +128,12 @@ def from_arrays(
     del images
     # Two frames lie between the warning and the caller: this function and its decorator.
     return assembled(name, x_parts, y_parts, values, classes, Encoding(channels, largest), stacklevel=4)
+
+
+def as_numbers(seed: Any, test_share: Any, largest: Any) -> tuple[int, float, float | None]:
+    """These arguments of `from_arrays` as Python's own numbers; ConfigError for what is none."""
+    white = None if largest is None else convert("largest", largest, float, WHITE)
+    return whole_seed(seed), convert("test_share", test_share, float, SHARE), white
 
 
 def assembled(
@@ -183,7 +209,7 @@ def hold_out(targets: np.ndarray, share: float, seed: int, values: Sequence[Any]
     from sklearn.model_selection import train_test_split
 
     if not 0 < share < 1:
-        raise ConfigError(f"test_share is {share}: expected a share between 0 and 1, such as 0.2")
+        raise ConfigError(f"test_share is {share}: expected {SHARE}")
     units, counts = np.unique(targets, return_counts=True)
     if counts.min() < 2:
         expected = "expected 2 or more, to train and to test; add samples, drop the class, or pass x_test and y_test"
@@ -220,6 +246,12 @@ def inputs_and_labels(
         DataError: Anything that is not finite numbers with one label each.
     """
     refuse(x, part)
+    if y is None and is_array(x):
+        remedy = "pass y (or y_test) too"
+        if hasattr(x, "columns") and hasattr(x, "drop") and len(x.columns) > 1:  # a data frame
+            column = next((key for key in x.columns if key in LABEL_NAMES), x.columns[-1])
+            remedy = f"if they are a column of this frame, pass x.drop(columns={column!r}) and x[{column!r}]"
+        raise DataError(f"{part} inputs without labels: expected one label per input; {remedy}")
     if not is_array(x):
         x, own = read_items(x, part, columns, labelled=y is not None)
         y = own if y is None else y

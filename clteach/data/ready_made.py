@@ -5,7 +5,7 @@ As in `items`, everything is told by its behaviour; no library is imported.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from clteach.data.dataset import Encoding
+from clteach.data.inputs import check_bright
 from clteach.data.items import class_names, is_array
 from clteach.data.labels import distinct, encode_labels, unseen_label
-from clteach.data.own_data import assembled, hold_out, inputs_and_labels, random_states_kept
+from clteach.data.own_data import as_numbers, assembled, hold_out, inputs_and_labels, random_states_kept
 from clteach.data.streams import stream_of
 from clteach.data.tasks import Spec, Stream
 from clteach.errors import ConfigError, DataError
@@ -79,14 +80,25 @@ def from_tasks(
         DataError: Data that cannot be used; the message names the task.
         ConfigError: No tasks, or settings that cannot work.
     """
+    seed, test_share, largest = as_numbers(seed, test_share, largest)
     train: list[_Part] = []
     test: list[_Part] = []
     names: Sequence[str] | None = classes
+    if not hasattr(tasks, "__iter__") or isinstance(tasks, (str, Mapping)):
+        raise DataError(
+            f"the tasks are a {type(tasks).__name__}: expected a list of pairs; pass [(train, test), ...], and where there "
+            "is no test data [(train, None), ...]"
+        )
+    if wrong := [task for task in later if isinstance(task, str) or not hasattr(task, "__len__") or not len(task)]:
+        raise ConfigError(
+            f"later has {wrong[0]!r} for a task: expected the classes of each task to come, such as later=[[4, 5], [6]]."
+        )
     for t, task in enumerate(tasks):
-        if not isinstance(task, (tuple, list)) or len(task) != 2:
+        if not isinstance(task, (tuple, list)) or len(task) != 2 or is_array(task[0]):
+            inside = ", ".join(type(part).__name__ for part in task) if isinstance(task, (tuple, list)) else ""
             raise DataError(
-                f"task {t + 1} is a {type(task).__name__}: expected a pair (train, test); where a task has no test data, "
-                "pass (train, None)"
+                f"task {t + 1} is a {type(task).__name__}{f' of {len(task)} ({inside})' if inside else ''}: expected a pair "
+                "(train, test); pass ((x, y), (x_test, y_test)), or ((x, y), None) where a task has no test data"
             )
         if t == 0 and names is None and not _is_apart(task[0]):
             names = class_names(task[0], columns)
@@ -129,6 +141,8 @@ def from_tasks(
     shown = [str(value) for value in (values if names is None else names)]
     x_parts = [np.concatenate([part.x for part in parts]) for parts in (train, test)]
     del train, test, kept, held, first, part, task  # no third copy of the inputs
+    if largest is None and x_parts[0].ndim == 4 and not scaled:
+        check_bright(x_parts[0])
     # Classes that are only announced have no samples yet, so the data set does not know them.
     known = np.unique(np.concatenate(y_train))
     dataset = assembled(
@@ -183,6 +197,14 @@ def from_continuum(scenarios: Any, test: Any = None, scenario: str = "class", **
     Raises:
         DataError, ConfigError: As `from_tasks`; or scenarios of different length.
     """
+    if any(
+        isinstance(each, str) or not hasattr(each, "__iter__") for each in (scenarios, () if test is None else test)
+    ):
+        given = f"{type(scenarios).__name__} and {type(test).__name__}"
+        raise DataError(
+            f"the scenarios are {given}: expected continuum's of the training and the test data; pass "
+            "from_continuum(train_scenario, test_scenario), and what to learn by name, scenario='class'"
+        )
     train = list(scenarios)
     held = [None] * len(train) if test is None else list(test)
     if len(held) != len(train):

@@ -217,9 +217,10 @@ class Stream:
     spec: Spec
     tasks: tuple[Task, ...]
     fingerprint: str
-    fade: float = (
-        0.0  # share of its training in which a task is mixed with the one before or after it; 0: clean borders
-    )
+    fade: float = 0.0
+    """share of its training in which a task is mixed with the one before or after it; 0: clean borders"""
+    following: Data | None = None
+    """what the last task fades into, where the stream is the beginning of a longer one"""
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -253,12 +254,15 @@ class Stream:
         """
         if not 1 <= n <= len(self):
             raise ConfigError(f"upto({n}): expected a number of tasks in 1..{len(self)}.")
-        return replace(self, tasks=self.tasks[:n], fingerprint=f"{self.fingerprint}:{n}")
+        following = self[n].train if self.fade and n < len(self) else self.following
+        return replace(self, tasks=self.tasks[:n], fingerprint=f"{self.fingerprint}:{n}", following=following)
 
     def around(self, t: int) -> list[Data]:
         """The training data of the task before, of task t and of the task after: what `Fade` draws from."""
         nothing = self[t].train.subset(torch.arange(0, device=self[t].train.device))
-        return [self[i].train if 0 <= i < len(self) else nothing for i in (t - 1, t, t + 1)]
+        before = self[t - 1].train if t else nothing
+        after = self[t + 1].train if t + 1 < len(self) else self.following
+        return [before, self[t].train, nothing if after is None else after]
 
     def to(self, device: torch.device | str, moved: dict[int, Tensor] | None = None) -> Stream:
         """The same stream on another device; tensors shared between tasks stay shared.
@@ -285,7 +289,7 @@ class Stream:
             )
             for task in self.tasks
         )
-        return replace(self, tasks=tasks)
+        return replace(self, tasks=tasks, following=None if self.following is None else move(self.following))
 
 
 class Shuffle:

@@ -114,7 +114,11 @@ def reproduce(
     file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
     path = Path(out) / f"{file.replace('-', '_')}.json"
     alike = {"preset": preset, "seeds": list(range(n_seeds)), "steps": steps, "batch": column.batch}
-    before = None if rows is None else _standing(path, alike)
+    stream: dict[str, Any] = {"name": recipe.stream, **column.stream}
+    before = None
+    if rows is not None:
+        stream["fingerprint"] = cells[0][1].make_stream(seed=0).fingerprint  # as of a record of all rows
+        before = _standing(path, {**alike, "stream": json.loads(json.dumps(stream))})
     cells = [(row, job) for row, job in cells if rows is None or row in rows]
     if not cells:
         raise ConfigError(
@@ -151,7 +155,7 @@ def reproduce(
         "preset_source": papers.PRESETS[preset].source,
         **alike,
         "axis": recipe.axis,
-        "stream": {"name": recipe.stream, **column.stream, "fingerprint": results[0]["fingerprint"]},
+        "stream": {**stream, "fingerprint": stream.get("fingerprint", results[0]["fingerprint"])},
         **({} if recipe.evaluate_on == "test" else {"evaluate_on": recipe.evaluate_on}),
         "training_seconds": sum(result["seconds"] or 0.0 for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.
@@ -182,16 +186,7 @@ def _standing(path: Path, alike: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """The new record with the rows of the standing one that were not run again; each cell names its commit.
-
-    Raises:
-        ConfigError: they were made on another stream.
-    """
-    if before["stream"] != new["stream"]:
-        raise ConfigError(
-            f"the record in the folder was made on another stream ({before['stream']}, not {new['stream']}). Run all "
-            "rows, or choose another --out."
-        )
+    """The new record with the rows of the standing one that were not run again; each cell names its commit."""
     run = {cell["row"] for cell in new["cells"]}
     kept = [{"commit": before["commit"], **cell} for cell in before["cells"] if cell["row"] not in run]
     if not kept:

@@ -17,6 +17,9 @@ class Joint(Classifier):
 
     name = "joint"
     summary = "train on the data of all tasks so far (upper bound)"
+    needs_borders = False
 
     def training_data(self, stream: Stream, t: int) -> Data:
-        return Data.concat([task.train for task in stream.tasks[: t + 1]])
+        # What a task fades into belongs to what it shows, though only its last steps do.
+        into = stream.around(t)[2:] if stream.fade else []
+        return Data.concat([*(task.train for task in stream.tasks[: t + 1]), *into])

@@ -34,6 +34,7 @@ class XdG(Classifier):
     summary = "a random part of the network for every task (Masse 2018)"
     scenarios = ("task",)
     needs = "it must know the task to choose the units that are switched on"
+    needs_borders = False  # the gates follow the task of each sample
 
     @dataclass(frozen=True)
     class Config(Classifier.Config):
@@ -80,6 +81,7 @@ class SIXdG(SI, XdG):
 
     name = "si-xdg"
     summary = "SI and XdG together (Masse 2018)"
+    needs_borders = True
 
     @dataclass(frozen=True)
     class Config(SI.Config, XdG.Config):

@@ -9,6 +9,7 @@ hue. The colours are the colour-blind safe ones of seaborn's "colorblind" palett
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,10 +101,10 @@ def label(name: str) -> str:
 
 
 class Picture(Figure):
-    """A Figure outside pyplot that a notebook displays."""
+    """A Figure outside pyplot that a notebook displays, with a text for readers who do not see it."""
 
-    def _repr_png_(self) -> bytes:
-        return to_png(self)
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return to_png(self), {"alt": described(self)}
 
 
 def to_png(fig: Figure, dpi: float | None = None) -> bytes:
@@ -111,6 +112,33 @@ def to_png(fig: Figure, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi or fig.dpi)
     return buffer.getvalue()
+
+
+def described(fig: Figure) -> str:
+    """What a figure shows, in words: titles, axes, names of curves and rows, one sentence for each plot in it."""
+    parts = [fig.get_suptitle()] if fig.get_suptitle() else []
+    names = [text.get_text() for legend in fig.legends for text in legend.get_texts()]
+    for ax in fig.axes:
+        if (not ax.axison and not ax.get_title()) or ax.get_label() == "<colorbar>":
+            continue
+        said = [ax.get_title()] if ax.get_title() else []
+        x, y = ax.get_xlabel(), ax.get_ylabel()
+        said += [f"{y} against {x}" if x and y else x or y] if x or y else []
+        for place, axis in (("rows", ax.yaxis), ("columns", ax.xaxis)):
+            named = _list([tick.get_text() for tick in axis.get_ticklabels()])
+            said.append(f"{place} of pictures: {named}" if named and ax.images else named)
+        said.append(_list([*ax.get_legend_handles_labels()[1], *names]))
+        names = []  # a legend of the whole figure is read once
+        parts.append("; ".join(filter(None, said)))
+    text = ". ".join(dict.fromkeys(filter(None, parts))) or "Pictures without labels"
+    return " ".join(text.replace("$", "").replace("\\,", " ").replace("\\", "").split())
+
+
+def _list(labels: list[str]) -> str:
+    """Names one after the other; numbers say nothing by themselves, and of many only the first ones are read."""
+    number = re.compile(r"\$.*|[−\d.,/%]*( ?[kMG]?B)?")
+    named = [each for each in dict.fromkeys(labels) if not number.fullmatch(each)]
+    return ", ".join(named[:12]) + (" …" if len(named) > 12 else "")
 
 
 def save(fig: Figure, path: str | Path) -> Path:

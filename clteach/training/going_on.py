@@ -44,6 +44,11 @@ def going_on(learner: Learner, stream: Stream, first: int, steps: int) -> Learne
             f"first={first}: the stream has {len(stream)} tasks, so none is left. Expected a longer stream."
         )
     _check_tasks(learner.spec, stream.spec)
+    if stream.fade and learner.spec != stream.spec:
+        raise ConfigError(
+            f"the tasks of {stream.name} fade into each other, and the last one that was learned into none. Expected a "
+            f"learner of the first tasks of the whole stream: train it on stream.upto({first}) first."
+        )
     if not any(opt.state for opt in learner.opts.values()) and not all(
         phase.fresh_optimizer for phase in learner.phases(first, steps)
     ):

@@ -132,7 +132,8 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
     learner, seed, device, held_out = run.learner, plan.seed, plan.device, plan.held_out(stream)
     total = sum(phase.steps for t in range(len(stream)) for phase in learner.phases(t, plan.steps))
     for t in range(at.task, len(stream)):
-        data = Data.concat(stream.around(t)) if stream.fade else learner.training_data(stream, t)
+        fades = _fades(learner, stream)
+        data = Data.concat(stream.around(t)) if fades else learner.training_data(stream, t)
         if len(run.seconds) == t:
             run.seconds.append(0.0)
         for p, phase in [*enumerate(learner.phases(t, plan.steps))][at.phase :]:
@@ -143,7 +144,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                         opt.state.clear()
                 learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
-            shuffle = _order(stream, t, p, phase, len(data), plan)
+            shuffle = _order(stream, fades, t, p, phase, len(data), plan)
             rng = torch.Generator(device)
             clock = time.perf_counter()
 
@@ -186,9 +187,14 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
         save(plan.checkpoint, run, at)
 
 
-def _order(stream: Stream, t: int, p: int, phase: Phase, n: int, plan: Plan) -> Shuffle | Fade:
+def _fades(learner: Learner, stream: Stream) -> bool:
+    """Are batches drawn by the shares of the tasks that fade? Not of a method that keeps the data of all tasks."""
+    return stream.fade > 0 and type(learner).training_data is Learner.training_data
+
+
+def _order(stream: Stream, fades: bool, t: int, p: int, phase: Phase, n: int, plan: Plan) -> Shuffle | Fade:
     """Which of the n samples of task t are in which batch of its phase p."""
-    if stream.fade:
+    if fades:
         own = derive(plan.seed, "fade", t, p)
         return Fade(stream.around(t), plan.batch_size, phase.steps, stream.fade, own, plan.device)
     return Shuffle(n, plan.batch_size, derive(plan.seed, "shuffle", t, p), plan.device)

@@ -95,8 +95,9 @@ def check_borders(learner: Learner, stream: Stream) -> None:
     if stream.fade and (learner.needs_borders or learner.cfg.fresh_optimizer):
         what = "needs to know when a task ends" if learner.needs_borders else "forgets Adam's moments at every border"
         raise ConfigError(
-            f"{learner.name} {what}, and the tasks of {stream.name} fade into each other. Expected finetune, er with a "
-            "reservoir (reservoir=500), or a method of your own whose needs_borders is False; or a split stream."
+            f"{learner.name} {what}, and the tasks of {stream.name} fade into each other. Expected finetune, "
+            "joint, xdg, er with a reservoir (reservoir=500), or a method of your own whose needs_borders is False; or a "
+            "split stream."
         )
 
 

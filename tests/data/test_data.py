@@ -571,7 +571,7 @@ BAD_ARRAYS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]] =
     "label too large": ((GREY, _with(LABELS, 5, 3)), {"classes": ("a", "b")}, ("3", "position 5", "0..1")),
     "label negative": ((GREY, _with(LABELS, 5, -1)), {"classes": ("a", "b")}, ("-1", "position 5", "0..1")),
     "unseen test label": ((GREY, LABELS, GREY[:4], [0, 1, 5, 0]), {}, ("5", "position 2", "no training sample")),
-    "unseen given class": ((GREY, LABELS, GREY[:2], [0, 2]), {"classes": "abc"}, ("2", "position 1")),
+    "unseen given class": ((GREY, LABELS, GREY[:2], [0, 2]), {"classes": list("abc")}, ("2", "position 1")),
     "single sample": ((GREY, _with(LABELS, 5, 9)), {}, ("class 9", "single sample")),
     "too few to hold out": ((GREY[:6], [0, 0, 1, 1, 2, 2]), {}, ("20%", "test_share")),
     "test labels alone": ((GREY, LABELS, None, LABELS), {}, ("x_test",)),

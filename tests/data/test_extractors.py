@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import clteach
 from clteach.data import extractors
 from clteach.data.dataset import Dataset, as_floats
-from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor
+from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor, trained
 from clteach.data.streams import make_stream, permuted, split
 from clteach.errors import ConfigError, DataError
 from clteach.learners.learner import Phase
@@ -190,3 +190,21 @@ def test_features_of_many_images_are_kept_beside_the_weights(tmp_path: Path, mon
     encode(data, "mine", weights)
     assert len(list(tmp_path.iterdir())) == found  # nobody knows whether its code is the same
     del extractors.EXTRACTORS["mine"]
+
+
+def test_weights_come_with_the_package_and_give_way_to_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLTEACH_DATA", str(tmp_path / "data"))
+    name, shape = "cifar10.safetensors", (3, 32, 32)
+    ours = make_extractor("conv-normalised", shape, name)
+    assert trained(name).startswith("10 classes of cifar10, 100 epochs in batches of 256, Adam 0.0001; ")
+    assert (extractors.WEIGHTS / name).stat().st_size < 1e6
+    with pytest.raises(ConfigError, match=rf"nor does it come with the package \({name} does\)"):
+        make_extractor("conv-normalised", shape, "other.safetensors")
+    monkeypatch.setattr(extractors, "_KEPT_FROM", 1)
+    encode(toy_data(shape, n=4), "conv-normalised", name)
+    assert len(list((tmp_path / "data").glob("cifar10.toy-*.features"))) == 1  # the package's folder stays as it is
+    pretrain(toy_data(shape, n=4), tmp_path / "data" / name, extractor="conv-normalised", hidden=(), epochs=1)
+    own = make_extractor("conv-normalised", shape, name)
+    assert extractors.fingerprint(own) != extractors.fingerprint(ours)

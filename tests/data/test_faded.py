@@ -96,6 +96,25 @@ def test_a_faded_run_is_killed_and_resumed(tmp_path: Path) -> None:
     assert same_state(resumed.learner, whole.learner) and resumed.losses == whole.losses
 
 
+@pytest.mark.parametrize("scenario", ["class", "domain", "task"])
+def test_a_learner_of_the_first_faded_tasks_goes_on(scenario: str) -> None:
+    """The last task before the stop has faded into the next one, as in the whole stream."""
+    stream = faded(DATA, scenario, tasks=3)
+    settings: dict[str, Any] = {"hidden": (8,), "reservoir": 10, "steps": 10, **OPTIONS}
+    first, whole = train("er", stream.upto(1), **settings), train("er", stream, **settings)
+    second = train(first, stream.upto(2), first=1, steps=10, **OPTIONS)
+    gone_on = train(second, stream, first=2, steps=10, **OPTIONS)
+    assert same_state(gone_on.learner, whole.learner) and gone_on.losses == whole.losses
+    assert torch.equal(gone_on.accuracy[2], whole.accuracy[2])
+
+
+def test_a_learner_of_a_shorter_faded_stream_cannot_go_on() -> None:
+    """Its last task faded into none."""
+    run = train("finetune", faded(DATA, "domain", classes=[[0, 1], [2, 3]]), steps=4, **OPTIONS)
+    with pytest.raises(ConfigError, match=r"fade into each other.*train it on stream\.upto\(2\) first"):
+        train(run, faded(DATA, "domain", tasks=3), first=2, steps=4, **OPTIONS)
+
+
 # ------------------------------------------------------------------------------------------------------- reservoir
 
 

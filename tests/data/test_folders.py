@@ -60,8 +60,8 @@ def test_one_size_for_all(tmp_path: Path) -> None:
     assert clteach.from_folder(tmp_path, 5).shape == (1, 5, 5)
     data = clteach.from_folder(tmp_path, size=(6, 4))
     assert data.shape == (1, 6, 4) and set(data.y_train.tolist()) == {0, 1}
-    for size in (0, (3,), (3, 2.5), "32"):
-        with pytest.raises(ConfigError, match="size is"):
+    for size in (0, (3,), (3, 2.5), "wide"):
+        with pytest.raises(ConfigError, match=r"size=.*: expected a number of pixels"):
             clteach.from_folder(tmp_path, size)
 
 
@@ -123,5 +123,5 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_test_class_without_training_pictures_is_named(tmp_path: Path) -> None:
     for folder in ("train/a", "train/b", "test/a", "test/c"):
         draw(tmp_path / folder)
-    with pytest.raises(DataError, match="test label 'c' at position 5 is not among the classes: expected one of a, b"):
+    with pytest.raises(DataError, match=r"test folder 'c' has pictures, .*expected folders among a, b; rename or drop it"):
         clteach.from_folder(tmp_path)

@@ -82,7 +82,11 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_recipe")
 def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = papers.RECIPES["split-digits"]
-    rows = {"new": Row("joint", {"hidden": (8,)}), **recipe.rows, "other": Row("lwf", {"hidden": (8,)})}
+    rows = {
+        "new": Row("joint", {"hidden": (8,)}),
+        **recipe.rows,
+        "other": Row("icarl", {"hidden": (8,), "per_class": 2}),
+    }
     how: dict[str, Any] = {"iters": 2, "seeds": 2, "device": "cpu", "n_jobs": 1}
     path = reproduce("split-digits", tmp_path, **how)
     old = json.loads(path.read_text())
@@ -104,13 +108,18 @@ def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch
 
     alone = json.loads(reproduce("split-digits", tmp_path / "alone", rows=["new"], **how).read_text())
     assert alone["command"] == "clteach reproduce split-digits --seeds 2 --iters 2 --rows new"
+    write_json(path, record)  # whose first row has another first scenario than the row that comes
+    more = json.loads(reproduce("split-digits", tmp_path, rows=["other"], **how).read_text())
+    assert [cell["row"] for cell in more["cells"]] == ["new"] * 3 + ["None"] * 3 + ["other"]
     with pytest.raises(ConfigError, match="was made with steps = 2, the rows would be with 1"):
         path.rename(tmp_path / "kept")
         write_json(path, record)
         reproduce("split-digits", tmp_path, rows=["new"], **{**how, "iters": 1})
     write_json(path, {**record, "stream": {**record["stream"], "fingerprint": "another"}})
-    with pytest.raises(ConfigError, match="another stream"):
+    with pytest.raises(ConfigError, match=r"was made with stream = .*'another'"), monkeypatch.context() as m:
+        m.setattr(recording, "run_jobs", None)  # said before anything is run
         reproduce("split-digits", tmp_path, rows=["new"], **how)
+    write_json(path, record)
     with pytest.raises(ClteachError, match=r"unknown row of split-digits .nwe.*new"):
         reproduce("split-digits", tmp_path, rows=["nwe"], **how)
     with pytest.raises(ConfigError, match="has none of them"):

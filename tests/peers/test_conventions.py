@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conventions import EXACT, INITIAL, MADE, REAL, RNG, R, T, network, ours, samples, si_learner, si_trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
-import clteach
-from clteach.data.tasks import Data
 from clteach.learners.fisher import fisher_diagonal
-from clteach.learners.learner import Phase
-from clteach.learners.penalty import Quadratic
 from clteach.learners.replay import imitation_loss
+from clteach.methods.si import SI
 from clteach.metrics.accuracy import average_incremental_accuracy, backward_transfer, forgetting, forward_transfer
 from clteach.metrics.generation import frechet_distance, inception_score, precision_recall
 from clteach.models.hypernet import Hypernet, Target
 from clteach.models.nets import mlp
-from clteach.training.learner_checks import toy_data
-
-RNG = np.random.default_rng(0)
-T = 4
-R = torch.from_numpy(RNG.random((T, T)))
-INITIAL = torch.from_numpy(RNG.random(T))
-EXACT = {"rel": 1e-5}
 
 
 def avalanche(module: str) -> Any:
@@ -98,23 +90,6 @@ def test_incremental_accuracy() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- penalties
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-
-
-def samples(n: int = 12) -> Data:
-    x = torch.from_numpy(RNG.random((n, 5))).float()
-    return Data(x, torch.arange(n), torch.arange(n) % 3, torch.zeros(n, dtype=torch.int64))
-
-
-def ours(net: nn.Module, curvature: Tensor, centre: Tensor) -> float:
-    """½ Σ A (θ - C)²."""
-    penalty = Quadratic(net.parameters())
-    penalty.add(curvature, centre)
-    return float(penalty.value())
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -193,29 +168,6 @@ def test_ewc_penalty() -> None:
     assert float(strategy.loss.detach()) == pytest.approx(2 * ours(net, lam * fisher, centre), **EXACT)
 
 
-def si_learner(epsilon: float, c: float) -> Any:
-    data = clteach.split(toy_data((5,), n_classes=3), "class", tasks=3)
-    learner = clteach.build("si", data.spec, hidden=(4,), epsilon=epsilon, c=c, lr=0.05)
-    learner.enter(0, Phase("train", 5))
-    learner.begin_phase(0, learner.phase, data[0].train, torch.Generator())
-    return learner
-
-
-def si_trained(learner: Any, before: Any, after: Any) -> Data:
-    """A few steps of ours, in each of which the peer looks at the same weights and gradients."""
-    data = samples()
-    for s in range(6):
-        batch = data.batch(torch.arange(2 * s, 2 * s + 2))
-        for group in learner.opts["classifier"].param_groups:
-            group["lr"] = 0.05 if s < 2 else -0.05  # the path goes uphill, too
-        learner.active_now.fill_(True)
-        learner.log_active_now.zero_()
-        before(learner.net)
-        learner.step(batch, {})
-        after(learner.net)
-    return data
-
-
 def test_si_of_hypnettorch() -> None:
     """hypnettorch: no half, as ours, so that its strength is our c; but importances below 0 are set to 0."""
     si = hypnettorch("utils.si_regularizer")
@@ -285,6 +237,15 @@ def test_si_of_avalanche() -> None:
     assert max(float(value.data.max()) for value in kept[1].values()) <= 1e-4
 
 
+def test_damping_of_si() -> None:
+    """A setting of each: what they have by default."""
+    theirs = signature(avalanche("training.plugins.synaptic_intelligence").SynapticIntelligencePlugin.__init__)
+    assert theirs.parameters["eps"].default == 1e-7
+    theirs = signature(hypnettorch("utils.si_regularizer").si_compute_importance)
+    assert theirs.parameters["epsilon"].default == 1e-3
+    assert SI.Config().epsilon == 0.1
+
+
 def test_distillation() -> None:
     """avalanche: no factor T², and the old model's entropy is subtracted: its alpha is T² times what weighs ours."""
     module = avalanche("training.regularization")
@@ -337,8 +298,6 @@ def test_the_regulariser_of_hypernetworks() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- generated images
-
-REAL, MADE = (torch.from_numpy(RNG.normal(mean, 1 + mean, (300, 6))) for mean in (0.0, 0.4))
 
 
 class AsTheyAre(nn.Module):

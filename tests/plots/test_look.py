@@ -121,7 +121,32 @@ def test_save(tmp_path: Path) -> None:
         assert image.size == (800, 360)
     assert [p.name for p in path.parent.iterdir()] == ["loss.png"]
     # A notebook shows what the file holds.
-    assert path.read_bytes() == again._repr_png_()  # type: ignore[attr-defined]
+    assert path.read_bytes() == again._repr_png_()[0]  # type: ignore[attr-defined]
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ClteachError, match="cannot write"):
         plots.save(fig, tmp_path / "file" / "loss.png")
+
+
+SAID = "rows of pictures: a 3, a 8"
+
+
+def test_a_picture_says_what_it_shows() -> None:
+    with plots.theme():
+        figure = plots.Picture(figsize=(5, 2))
+        left, right = figure.subplots(1, 2)
+        left.plot([0, 1], [0, 1], label="right Fisher")
+        left.set(xlabel="steps", ylabel=r"$\Sigma$ of shares", title="A title")
+        left.legend()
+        right.barh(["one", "two"], [1, 2])
+    figure.suptitle("Both")
+    text = "Both. A title; Sigma of shares against steps; right Fisher. one, two"
+    assert plots.described(figure) == text
+    png, metadata = figure._repr_png_()
+    assert metadata == {"alt": text} and png.startswith(b"\x89PNG")
+    assert plots.described(plots.samples(torch.zeros(4, 1, 8, 8), columns=2, row_labels=["a 3", "a 8"])) == SAID
+    assert plots.described(plots.samples(torch.zeros(4, 1, 8, 8))) == "Pictures without labels"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_says_something(name: str, toy: Any) -> None:
+    assert len(plots.described(PICTURES[name](toy))) > 3

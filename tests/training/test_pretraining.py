@@ -45,6 +45,7 @@ def test_a_killed_call_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.Mo
     resumed, about = load_tensors(pretrain(data, out, **HOW))
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["killed", "whole"]
+    assert all(value.dtype is torch.float16 for value in whole.values() if value.is_floating_point())
     assert about["data"] == data.name and trained(out).startswith(f"{data.n_classes} classes of {data.name}, 10 epochs")
 
 
@@ -54,11 +55,12 @@ def test_the_channels_are_normalised_by_the_training_images(tmp_path: Path) -> N
     x = data.x_train.double() / 255
     normalisation = extractor[0]  # type: ignore[index]
     assert isinstance(normalisation, ChannelNormalisation)
-    torch.testing.assert_close(normalisation.mean.flatten(), x.mean((0, 2, 3)).float())
-    torch.testing.assert_close(normalisation.std.flatten(), x.std((0, 2, 3), correction=0).float())
+    half = 2.0**-11  # the largest relative error of half precision
+    torch.testing.assert_close(normalisation.mean.flatten(), x.mean((0, 2, 3)).float(), rtol=half, atol=0)
+    torch.testing.assert_close(normalisation.std.flatten(), x.std((0, 2, 3), correction=0).float(), rtol=half, atol=0)
     shown = normalisation(x.float())
-    torch.testing.assert_close(shown.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(shown.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown.mean((0, 2, 3)), torch.zeros(3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(shown.std((0, 2, 3), correction=0), torch.ones(3), atol=2e-3, rtol=0)
 
 
 def test_floats_and_a_constant_channel() -> None:

@@ -91,13 +91,15 @@ def dreams(
         **settings: fields of the method's Config that differ from them.
 
     Returns:
-        ``fid``, ``inception_score``, and ``precision`` and ``recall`` in percent, of all dreams together; of those of task
+        ``accuracy``, the classifier's average accuracy in percent; ``fid``, ``inception_score``, and ``precision`` and
+        ``recall`` in percent, of all dreams together; of those of task
         T, from 1, ``recall_T`` and ``share_T``, how many these are, in percent. A dream's task is that of the class that the
         judging classifier (`clteach.metrics.judge`) sees in it.
     """
     tasks = make_stream(stream, "class", seed=seed, **column.stream)
     settings = {**column.settings(method, "class"), **settings}
-    learner = train(method, tasks, steps=steps, batch_size=column.batch, seed=seed, **settings).learner
+    run = train(method, tasks, steps=steps, batch_size=column.batch, seed=seed, **settings)
+    learner = run.learner
     assert isinstance(learner, Generator), f"{method} generates nothing"
     judge = feature_classifier(tasks)
     tests = [batch for task in tasks for batch in task.test.batches()]
@@ -106,6 +108,7 @@ def dreams(
     found = quality(judge, real, generated)
     by_task = quality_by_group(judge, real, task, generated)
     return {
+        "accuracy": 100 * float(run.accuracy[-1].mean()),
         **found,
         "precision": 100 * found["precision"],
         "recall": 100 * found["recall"],
