@@ -38,7 +38,7 @@ from clteach.data.streams import make_stream, split
 from clteach.errors import ClteachError
 from clteach.experiments.papers import RECIPES, column, full_name
 from clteach.experiments.provenance import checkout, machine
-from clteach.experiments.recipe import chosen
+from clteach.experiments.recipe import Recipe, chosen
 from clteach.methods import METHODS, fitting
 from clteach.storage import write_json
 
@@ -158,6 +158,7 @@ def step_time(recipe: str, row: str, scenario: str, device: str) -> Callable[[Cl
     def measure(clock: Clock) -> dict[str, Any]:
         clock.left(60)
         record = RECIPES[recipe]
+        assert isinstance(record, Recipe)
         method, changed, of_stream = record.rows[row]
         preset = column(record.presets[0], record.stream)
         settings = {**preset.settings(method, scenario), **chosen(changed, scenario)}
