@@ -3,14 +3,17 @@
 In this order, each piece written to benchmarks/gpu.json as soon as it is there:
 
 1. the CUDA tests;
-2. steps per second of every method, on the GPU and on the CPU, and of the bare loops of benchmarks/speed.py;
+2. steps per second of every method, on the GPU and on the CPU, and of the bare loops of benchmarks/speed.py; and what a
+   step of the dearest rows on CIFAR-100 takes, which says how long their records will;
 3. many seeds at once beside one after the other (benchmarks/seeds.py), 20 seeds;
 4. the records that are still shortened, the most wanted first, through ``clteach reproduce`` into results/.
 
 It ends by itself when the time is up. The same command goes on where it ended: what was finished with the same code on the
 same device is kept. ``make record`` then copies finished records into the package.
 
-    python -m benchmarks.gpu [--minutes 12] [--device cuda] [--out benchmarks/gpu.json]
+Without a GPU it is a trial of the same pieces on the CPU, written to results/gpu-trial.json, and of no further use.
+
+    python -m benchmarks.gpu [--minutes 12] [--device cuda] [--only WORD ...] [--out benchmarks/gpu.json]
 """
 
 from __future__ import annotations
@@ -31,10 +34,13 @@ import torch
 import clteach
 from benchmarks import seeds, speed
 from clteach.data.catalogue import load
-from clteach.data.streams import split
-from clteach.experiments.papers import full_name
+from clteach.data.streams import make_stream, split
+from clteach.errors import ClteachError
+from clteach.experiments.papers import RECIPES, column, full_name
 from clteach.experiments.provenance import checkout, machine
+from clteach.experiments.recipe import Recipe, chosen
 from clteach.methods import METHODS, fitting
+from clteach.storage import write_json
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"hidden": (400, 400)}
@@ -58,15 +64,31 @@ BARE = {
 }
 
 
+DEAR = {
+    "generative replay of pixels, CIFAR-100": ("brain-inspired-replay-cifar100", "GR of pixels", "class"),
+    "HNET with ResNet-32, CIFAR-100": ("hypernetwork-split-cifar100", "HNET", "task"),
+}
+"""{piece: (recipe, row, scenario)} of which one step is timed, with the row's settings and weights that know nothing."""
+FEW = {"cpu": 1, "cuda": 20}
+"""Steps per task of those."""
+
+
 class OutOfTime(Exception):
     """The time is up: what is not finished is left for the next call."""
 
 
 class Clock:
-    """The time that is left."""
+    """The time that is left. What is being measured when it is up is broken off, where the system has an alarm."""
 
     def __init__(self, minutes: float) -> None:
         self.end = time.monotonic() + 60 * minutes
+        if hasattr(signal, "SIGALRM"):
+            signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+
+    @staticmethod
+    def _ring(*_: object) -> None:
+        raise OutOfTime
 
     def left(self, at_least: float = 0.0) -> float:
         """Seconds.
@@ -130,6 +152,27 @@ def method_speed(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
     return measure
 
 
+def step_time(recipe: str, row: str, scenario: str, device: str) -> Callable[[Clock], dict[str, Any]]:
+    """Milliseconds of a training step of a row of a recorded table, in its second task."""
+
+    def measure(clock: Clock) -> dict[str, Any]:
+        clock.left(60)
+        record = RECIPES[recipe]
+        assert isinstance(record, Recipe)
+        method, changed, of_stream = record.rows[row]
+        preset = column(record.presets[0], record.stream)
+        settings = {**preset.settings(method, scenario), **chosen(changed, scenario)}
+        stream = make_stream(record.stream, scenario, **{**preset.stream, **of_stream, "seed": 0}).upto(2)
+        settings.pop("weights", None)
+        run = clteach.train(
+            method, stream, steps=FEW[device], batch_size=preset.batch, device=device, **fitting(method, settings)
+        )
+        steps = sum(phase.steps for phase in run.phases(1))
+        return {"ms_per_step": round(1e3 * run.seconds[1] / steps, 2), "steps_of_the_record": preset.steps}
+
+    return measure
+
+
 def _rate(step: Callable[[int], None], device: str) -> float:
     """Steps per second, after a few that warm up."""
     for s in range(5):
@@ -160,7 +203,9 @@ def recorded(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
     def measure(clock: Clock) -> dict[str, Any]:
         words = [sys.executable, "-m", "clteach", "reproduce", name, "--device", device, "--out", "results"]
         code, output = run_for(words, clock.left(30) - 20)
-        return {"exit_code": code, "output": output[-500:]}
+        if code:
+            raise ClteachError(f"{' '.join(words[1:])} ended with {code}: {output[-500:]}")
+        return {"output": output[-500:]}
 
     return measure
 
@@ -170,6 +215,8 @@ def pieces(device: str) -> Iterator[tuple[str, Callable[[Clock], dict[str, Any]]
     yield "tests", tests
     for name in METHODS:
         yield f"speed of {name}", method_speed(name, device)
+    for name, (recipe, row, scenario) in DEAR.items():
+        yield f"step of {name}", step_time(recipe, row, scenario, device)
     for data in seeds.TARGETS:
         for name in seeds.METHODS:
             yield f"{SEEDS} seeds of {name}, {data}", many_seeds(name, data, device)
@@ -181,8 +228,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=12.0, help="stop after so many minutes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "gpu.json")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="pieces that have one of these words in their names")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/gpu.json, of a trial results/gpu-trial.json")
     args = parser.parse_args()
+    args.out = args.out or ROOT / ("results/gpu-trial.json" if args.device == "cpu" else "benchmarks/gpu.json")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     clock = Clock(args.minutes)
     torch.set_num_threads(1)
     same = {
@@ -193,20 +243,26 @@ def main() -> None:
     record = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
     if {key: record.get(key) for key in same} != same:
         record = {"command": "python -m benchmarks.gpu", **same, "target_many_seeds": seeds.ON_A_GPU, "pieces": {}}
-    everything = list(pieces(args.device))
+    everything = [
+        (name, measure)
+        for name, measure in pieces(args.device)
+        if args.only is None or any(word in name for word in args.only)
+    ]
     for name, measure in everything:
         if name in record["pieces"]:
             continue
         try:
             record["pieces"][name] = measure(clock)
+            write_json(args.out, record)
+            print(f"{name}: {record['pieces'][name]}", flush=True)
         except OutOfTime:
             continue
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {record['pieces'][name]}", flush=True)
+        except ClteachError as error:  # data that are not here, say: no reason to do without the rest
+            print(f"{name}: {error}", flush=True)
     left = [name for name, _ in everything if name not in record["pieces"]]
-    print(f"{len(record['pieces'])} of {len(everything)} pieces are in {args.out}", flush=True)
+    print(f"{len(everything) - len(left)} of {len(everything)} pieces are in {args.out}", flush=True)
     if left:
-        print(f"the time was up; the same command goes on with {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
+        print(f"the same command goes on with {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from nbclient.exceptions import (
     DeadKernelError,
 )
 
-CELL_SECONDS = 600
+CELL_SECONDS = 1800
 
 CAP = """
 import warnings

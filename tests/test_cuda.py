@@ -6,17 +6,20 @@ Where there is no GPU these tests run under an emulation of CUDA's rules (tests/
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from emulated_cuda import emulated
 
+from clteach.data.extractors import encode
 from clteach.data.streams import split
 from clteach.data.tasks import Batch
 from clteach.methods import METHODS
 from clteach.seeding import generator
-from clteach.training.learner_checks import tiny, toy_data
+from clteach.training.learner_checks import TINY, tiny, toy_data
 from clteach.training.loop import train
+from clteach.training.seeds import train_seeds
 
 pytestmark = pytest.mark.cuda
 CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
@@ -91,6 +94,57 @@ def test_no_step_of_replay_from_any_generator_waits_for_the_device(replay_model:
         learner.step(data.batch(index), learner.draw(6, rng))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("generative-replay", {"targets": "hard"}),
+    ("generative-replay", {"keep": "samples", "stored_samples": 20}),
+    ("brain-inspired-replay", {"feedback": False}),
+    ("dream-replay", {"targets": "hard"}),
+    ("er", {"reservoir": 20}),
+    ("si", {"gradient": "task"}),
+]
+"""Settings with which a step does something else."""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "encoded"),
+    [
+        (name, settings, encoded)
+        for name, settings in VARIANTS
+        for encoded in (False, True)
+        if not (encoded and name == "dream-replay")  # its VAE makes images
+    ],
+)
+def test_no_step_of_a_variant_waits_for_the_device(name: str, settings: dict[str, Any], encoded: bool) -> None:
+    """Other targets, kept samples, a reservoir; on images and on the features that an extractor makes of them."""
+    data = toy_data((1, 8, 8))
+    if encoded:
+        assert encode(data.to("cuda"), "conv").x_train.is_cuda
+        data = encode(data, "conv")
+    stream = split(data, "class", tasks=2).to("cuda")
+    cls = METHODS[name]
+    learner = cls(stream.spec, tiny(cls, **settings)).to("cuda")
+    run = train(learner, stream, steps=2, batch_size=6, device="cuda")
+    assert bool(run.accuracy.isfinite().all())
+    rng, index = generator(0, device="cuda"), torch.arange(6, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.train()
+        learner.step(stream[1].train.batch(index), learner.draw(6, rng))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ["finetune", "ewc", "si", "lwf", "er", "generative-replay", "brain-inspired-replay"])
+def test_many_seeds_are_as_if_alone(name: str) -> None:
+    stream = split(toy_data(), "class", tasks=2)
+    settings = {key: value for key, value in TINY.items() if key in METHODS[name].Config.__dataclass_fields__}
+    options: dict[str, Any] = {"steps": 5, "batch_size": 6, "device": "cuda", **settings}
+    for seed, run in enumerate(train_seeds(name, lambda seed: stream, [0, 1], **options)):
+        alone = train(name, stream, seed=seed, **options)
+        for p, q in zip(run.learner.parameters(), alone.learner.parameters(), strict=True):
+            torch.testing.assert_close(p.cpu(), q.cpu(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -158,7 +158,7 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
         DataError: the extractor makes NaN or infinite features.
     """
     module = make_extractor(extractor, dataset.shape, weights, seed)
-    key = (dataset.name, dataset.fingerprint, EXTRACTORS[extractor], fingerprint(module))
+    key = (dataset.name, dataset.fingerprint, dataset.x_train.device, EXTRACTORS[extractor], fingerprint(module))
     if key not in _LATEST:
         _LATEST.clear()
         x_train, x_test = _features(module, dataset, _kept(dataset, extractor, weights, module))
@@ -194,17 +194,21 @@ def _kept(dataset: Dataset, extractor: str, weights: str | Path | None, module: 
 
 @torch.no_grad()
 def _features(module: nn.Module, dataset: Dataset, file: Path | None) -> tuple[Tensor, Tensor]:
-    """Features of the training and the test images, from the file where it holds them, else made and put there."""
+    """Features of the training and the test images, from the file where it holds them, else made and put there.
+
+    They are made on the CPU, so that they are the same numbers wherever the images are, and go to where those are.
+    """
+    device = dataset.x_train.device
     if file is not None and file.exists():
         with contextlib.suppress(CheckpointError):  # damaged: they are made again
             tensors, _ = storage.load_tensors(file)
-            return tensors["x_train"], tensors["x_test"]
+            return tensors["x_train"].to(device), tensors["x_test"].to(device)
 
     def features(x: Tensor) -> Tensor:
-        return torch.cat([module(as_floats(part)) for part in x.split(100)])  # in small parts: twice as fast
+        return torch.cat([module(as_floats(part)) for part in x.cpu().split(100)])  # in small parts: twice as fast
 
     made = {"x_train": features(dataset.x_train), "x_test": features(dataset.x_test)}
     if file is not None:
         with contextlib.suppress(ClteachError):  # a folder that must not be written to, or without room
             storage.save_tensors(file, made, {"features of": dataset.name})
-    return made["x_train"], made["x_test"]
+    return made["x_train"].to(device), made["x_test"].to(device)

@@ -100,11 +100,11 @@ def reproduce(
             if scenario in METHODS[row.method].scenarios:
                 own = chosen(row.settings, scenario)
                 settings = fitting(row.method, {**column.settings(row.method, scenario), **own})
-                stream = {**column.stream, **chosen(row.stream, scenario)}
+                of_stream = {**column.stream, **chosen(row.stream, scenario)}
                 if tasks is not None:
-                    all_tasks = max(all_tasks, stream["tasks"])
-                    stream["tasks"] = tasks
-                job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, stream, device)
+                    all_tasks = max(all_tasks, of_stream["tasks"])
+                    of_stream["tasks"] = tasks
+                job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, of_stream, device)
                 cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
     if tasks is not None and not 1 <= tasks <= all_tasks:
         raise ConfigError(f"tasks={tasks}: expected between 1 and {all_tasks}, as many as {name} has.")

@@ -212,6 +212,33 @@ def test_frozen_weights_stay_and_moments_follow() -> None:
                         torch.testing.assert_close(ours[index], state, rtol=1e-4, atol=1e-7)
 
 
+def test_nothing_is_overwritten_that_is_used_again() -> None:
+    """Layers of a chain called one by one, and a hook that keeps what a layer makes."""
+
+    class Again(nn.Module):
+        def __init__(self, shape: tuple[int, ...], n_out: int) -> None:
+            super().__init__()
+            self.chain = nn.Sequential(nn.Linear(shape[0], 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+            self.above = nn.Linear(8, n_out)
+            self.chain[2].register_forward_hook(self.keep)
+
+        def keep(self, layer: nn.Module, inputs: tuple[Tensor, ...], h: Tensor) -> None:
+            self.kept = h
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.chain[0](x.flatten(1))
+            rectified = self.chain[1](h)
+            return self.above(h - 2 * rectified + self.chain(x.flatten(1)) + self.kept)
+
+    def stream(seed: int) -> Stream:
+        return split(toy_data((12,)), "class", tasks=2, seed=seed)
+
+    options: dict[str, Any] = {"steps": 5, "batch_size": 8, "device": "cpu", "net": Again}
+    runs = train_seeds("finetune", stream, [0, 1], **options)
+    for seed, run in enumerate(runs):
+        assert_same(run, train("finetune", stream(seed), seed=seed, **options))
+
+
 def test_large_networks_are_left_alone() -> None:
     spec = split(load("digits"), "class").spec
     assert pays_off(build("finetune", spec, hidden=(100, 100)), 128)
