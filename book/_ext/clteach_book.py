@@ -253,7 +253,7 @@ def with_summary(stem: str, notebook: str) -> str:
     if found is None:
         raise ExtensionError(f"{stem} does not begin with **The question.** and **The answer.**, a paragraph each.")
     measured = times_of(stem).get("quick")
-    takes = f"{measured['processor_seconds']:.0f} s on one CPU core" if measured else "not measured yet"
+    takes = f"{measured['processor_seconds']:.0f} s on one CPU core" if measured else "a time not measured yet"
     _, alt = picture_of(NOTEBOOKS / f"{stem}.ipynb")
     picture = f'<img src="../_static/cards/{stem[:2]}.png" alt="{html.escape(alt)}">'
     block = f"\n::::{{div}} summary\n```{{raw}} html\n{picture}\n```\n{found[0]}\n\n**It takes** {takes}.\n::::\n"
