@@ -21,6 +21,7 @@ TASKS = (
     "with clteach.from_avalanche(benchmark), a continuum scenario with clteach.from_continuum(scenario, test)"
 )
 
+ONLY_DICTS = "expected them with a data set of dicts alone, as Hugging Face has; leave columns out"
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "y")
 """What a column of labels is usually called."""
 
@@ -87,6 +88,8 @@ def read_items(
                 expected = f"expected a dict with {image!r} and {label!r}, as the first; mend or drop it"
                 raise DataError(f"item {index} of the {part} data is {_described(item)}: {expected}")
         return [item[image] for item in items], None if label is None else [item[label] for item in items]
+    if columns is not None and items and part == "training":
+        raise DataError(f"columns={columns!r} of items that are {_described(items[0])}: {ONLY_DICTS}")
     if labelled and (isinstance(data, (list, tuple)) or not (items and _is_pair(items[0]))):
         return items, None
     for index, item in enumerate(items):

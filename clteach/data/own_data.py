@@ -16,7 +16,7 @@ import torch
 
 from clteach.data.dataset import Dataset, Encoding, check_lengths, reason, scaled
 from clteach.data.inputs import as_inputs, check_bright
-from clteach.data.items import LABEL_NAMES, class_names, is_array, read_items, refuse
+from clteach.data.items import LABEL_NAMES, ONLY_DICTS, class_names, is_array, read_items, refuse
 from clteach.data.labels import distinct, encode_labels, python_labels, unseen_label
 from clteach.errors import ConfigError, DataError
 from clteach.seeding import whole_seed
@@ -246,6 +246,8 @@ def inputs_and_labels(
         DataError: Anything that is not finite numbers with one label each.
     """
     refuse(x, part)
+    if columns is not None and is_array(x) and part == "training":
+        raise DataError(f"columns={columns!r} of an array: {ONLY_DICTS}")
     if y is None and is_array(x):
         remedy = "pass y (or y_test) too"
         if hasattr(x, "columns") and hasattr(x, "drop") and len(x.columns) > 1:  # a data frame

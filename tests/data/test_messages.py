@@ -57,6 +57,11 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         r"x\.drop\(columns='label'\) and x\['label'\]",
     ),
     "no length": (lambda: from_arrays(NoLength()), r"a NoLength.*__len__.*\[x\[i\] for i in range\(n\)\]"),
+    "columns of arrays": (lambda: from_arrays(X, Y, columns=("img", "label")), r"columns=.*of an array.*leave columns out"),
+    "columns of pairs": (
+        lambda: from_arrays([(x, int(y)) for x, y in zip(X, Y, strict=True)], columns=("img", "label")),
+        r"columns=.*a tuple of 2 \(ndarray, int\).*leave columns out",
+    ),
     "labels from a generator": (lambda: from_arrays(X, (y for y in Y)), r"labels are a generator.*pass list\(y\)"),
     "shares of classes": (lambda: from_arrays(X, np.full((20, 4), 0.25)), r"shares of classes.*numpy\.argmax\(y, 1\)"),
     "masks as labels": (lambda: from_arrays(X, X), r"\(20, 5, 5\).*the class of each, not masks"),
