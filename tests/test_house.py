@@ -201,7 +201,7 @@ def test_a_file_that_is_gone_is_noticed() -> None:
     assert missing_files(text) == ["clteach/recipes.py"]
 
 
-AFTER_THE_NAME = {"import", "authors", "helps", "needs", "raises", "reads"}
+AFTER_THE_NAME = {"import", "authors", "could", "helps", "is", "needs", "raises", "reads"}
 """What follows the package's name in a sentence, or in Python."""
 
 
