@@ -220,7 +220,9 @@ def test_a_chapter_begins_with_its_summary() -> None:
     cells = [{"cell_type": "markdown", "source": QUESTION.splitlines(keepends=True)}]
     document = json.loads(extension().with_summary("00_start_here", json.dumps({"cells": cells})))
     text = document["cells"][0]["source"]
-    seconds = json.loads((ROOT / "book" / "chapter_times.json").read_text())["00_start_here"]["quick"]["processor_seconds"]
+    seconds = json.loads((ROOT / "book" / "chapter_times.json").read_text())["00_start_here"]["quick"][
+        "processor_seconds"
+    ]
     assert f"**It takes** {seconds:.0f} s on one CPU core." in text and "_static/cards/00.png" in text
     assert text.startswith("# T\n") and text.endswith("More.")
     with pytest.raises(Exception, match=r"does not begin with \*\*The question"):
@@ -250,7 +252,9 @@ CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 def test_a_chapter_is_short_until_it_is_unfolded(html: Path, page: Page, name: str) -> None:
     page.goto((html / name).as_uri(), wait_until="load")
     box = page.locator(".summary").bounding_box()
-    assert box is not None and box["y"] + box["height"] <= 900, "question, picture, answer and time fill more than a screen"
+    assert box is not None and box["y"] + box["height"] <= 900, (
+        "question, picture, answer and time fill more than a screen"
+    )
     assert page.locator(".summary img").evaluate("picture => picture.naturalWidth > 0 && picture.alt.length > 5")
     height = "() => Math.round(document.querySelector('article').getBoundingClientRect().height)"
     page.wait_for_timeout(1500)  # formulas and widgets take their place

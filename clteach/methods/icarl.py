@@ -20,14 +20,18 @@ It is not used to classify: an image goes to the class c with the smallest $\|\p
 of the class's exemplars under the features as they are now, at length 1 again. Exemplars are prototypes, not only data.
 
 Here as in van de Ven et al. 2022: each class keeps its number of exemplars, where the paper divides a fixed room among the
-classes so far. Their code has T = 2, in the targets alone. A class can be an answer from the end of its task on, when it
-has exemplars.
+classes so far; the classes so far have a loss, also where `Spec.active_units` is "all"; T = 2, in the targets alone. A class
+can be an answer from the end of its task on, when it has exemplars.
+
+Are herded exemplars better than random ones? As prototypes yes, their mean is the class's. As data no: herding takes what is
+near the mean and leaves out what is rare. `exemplars="random"` is for comparing, and for the table of 2022, whose code reads
+the features of a class in a shuffled order and takes images in the order of the data: what it keeps is random.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +67,8 @@ class ICaRL(ER):
 
         temperature: float = 1.0
         """temperature T > 0 of the sigmoids that are the targets of old classes"""
+        exemplars: Literal["herding", "random"] = "herding"
+        """how the samples that are kept of a class are chosen"""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -112,13 +118,12 @@ class ICaRL(ER):
 
     @torch.no_grad()
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
-        with in_eval_mode(self.net):
-            phi = torch.cat([self.features(batch.x) for batch in data.batches()])
-        chosen = []
-        for c in self.spec.units[t]:
-            candidates = (data.y == c).nonzero().flatten()
-            chosen.append(candidates[herd(phi[candidates], self.memory.per_class)])
-        self.memory.add(t, data.subset(torch.cat(chosen)), rng)
+        if self.cfg.exemplars == "herding":
+            with in_eval_mode(self.net):
+                phi = torch.cat([self.features(batch.x) for batch in data.batches()])
+            of_class = [(data.y == c).nonzero().flatten() for c in self.spec.units[t]]
+            data = data.subset(torch.cat([place[herd(phi[place], self.memory.per_class)] for place in of_class]))
+        self.memory.add(t, data, rng)  # of more samples than places: random ones
         self.stored[: self.memory.filled(t + 1)] = True
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:

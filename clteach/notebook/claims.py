@@ -56,7 +56,9 @@ class Claims:
                 several truths without bounds.
         """
         if len(bounds) % 2:
-            raise ConfigError(f"{text!r}: the bounds {bounds!r} are no pairs; expected a relation and a number: '>', 0.5.")
+            raise ConfigError(
+                f"{text!r}: the bounds {bounds!r} are no pairs; expected a relation and a number: '>', 0.5."
+            )
         values, holds, expected = _array(value), True, []
         if not values.size or (not bounds and values.size > 1):
             raise ConfigError(

@@ -123,5 +123,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_test_class_without_training_pictures_is_named(tmp_path: Path) -> None:
     for folder in ("train/a", "train/b", "test/a", "test/c"):
         draw(tmp_path / folder)
-    with pytest.raises(DataError, match=r"test folder 'c' has pictures, .*expected folders among a, b; rename or drop it"):
+    with pytest.raises(
+        DataError, match=r"test folder 'c' has pictures, .*expected folders among a, b; rename or drop it"
+    ):
         clteach.from_folder(tmp_path)

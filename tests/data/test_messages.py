@@ -57,7 +57,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         r"x\.drop\(columns='label'\) and x\['label'\]",
     ),
     "no length": (lambda: from_arrays(NoLength()), r"a NoLength.*__len__.*\[x\[i\] for i in range\(n\)\]"),
-    "columns of arrays": (lambda: from_arrays(X, Y, columns=("img", "label")), r"columns=.*of an array.*leave columns out"),
+    "columns of arrays": (
+        lambda: from_arrays(X, Y, columns=("img", "label")),
+        r"columns=.*of an array.*leave columns out",
+    ),
     "columns of pairs": (
         lambda: from_arrays([(x, int(y)) for x, y in zip(X, Y, strict=True)], columns=("img", "label")),
         r"columns=.*a tuple of 2 \(ndarray, int\).*leave columns out",

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from clteach.data.streams import split
 from clteach.errors import ConfigError
 from clteach.learners.learner import Phase
+from clteach.learners.replay import Memory
 from clteach.methods import build
 from clteach.methods.icarl import FARTHEST, ICaRL, herd
 from clteach.models.frozen import refresh
@@ -81,6 +82,21 @@ def test_the_memory_holds_the_herded_samples_of_every_class() -> None:
         expected = x[herd(learner.features(x), 3)].flatten(1)
         kept = everything.x[everything.y == c].flatten(1)
         assert sorted(map(tuple, expected.tolist())) == sorted(map(tuple, kept.tolist()))
+
+
+def test_random_exemplars_are_those_that_a_memory_of_replay_would_keep() -> None:
+    """No features are asked: whatever the network has learned, the same samples are kept."""
+    kept = []
+    for seed in (0, 1):
+        learner = build("icarl", STREAM.spec, seed=seed, hidden=(8,), per_class=3, exemplars="random")
+        learner.end_task(0, STREAM[0].train, generator(7))
+        kept.append(learner.memory.x[: learner.memory.filled(1)])
+    memory = Memory(STREAM.spec, 3)
+    memory.add(0, STREAM[0].train, generator(7))
+    assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], memory.x[: memory.filled(1)])
+    herded = build("icarl", STREAM.spec, hidden=(8,), per_class=3)
+    herded.end_task(0, STREAM[0].train, generator(7))
+    assert not torch.equal(herded.memory.x[: herded.memory.filled(1)], kept[0])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

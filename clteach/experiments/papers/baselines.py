@@ -173,7 +173,7 @@ PRESETS: dict[str, Preset] = {
                         "fromp": {"per_class": 100, "tau": by(0.01, 10.0, 1000.0)},
                         "er": {"per_class": 100},
                         "a-gem": {"per_class": 100},
-                        "icarl": {"per_class": 100, "temperature": 2.0},
+                        "icarl": {"per_class": 100, "temperature": 2.0, "exemplars": "random"},
                         "generative-classifier": {
                             **{"hidden": (85, 85), "z": 5, "samples": 100},
                             **{"batches": 2, "observation": "gaussian"},
@@ -223,6 +223,11 @@ PRESETS: dict[str, Preset] = {
                 "classes, where "
                 "the paper trains one class after the other",
                 ("generative-classifier",),
+            ),
+            (
+                "iCaRL's exemplars are random: the paper says herded, but its code shuffles the features and not the "
+                "images, so that what herding chooses are other images",
+                ("icarl",),
             ),
             ("online EWC is not in the paper: on split MNIST it has the method's default strength", ("online-ewc",)),
             ("on permuted MNIST online EWC, which is not in the paper, has the strength of EWC", ("online-ewc",)),
