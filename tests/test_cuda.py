@@ -13,7 +13,7 @@ import torch
 from emulated_cuda import emulated
 
 from clteach.data.extractors import encode
-from clteach.data.streams import split
+from clteach.data.streams import dirichlet, faded, permuted, split
 from clteach.data.tasks import Batch
 from clteach.methods import METHODS
 from clteach.seeding import generator
@@ -155,3 +155,10 @@ def test_trains_on_the_gpu(name: str) -> None:
         train(cls(stream.spec, tiny(cls), seed=0), stream, steps=20, batch_size=16, device="cuda") for _ in range(2)
     ]
     assert runs[0].config["device"] == "cuda" and bool(runs[0].accuracy.isfinite().all())
+
+
+@pytest.mark.parametrize("maker", [split, permuted, dirichlet, faded])
+def test_a_data_set_on_the_gpu_is_cut_as_on_the_cpu(maker: Any) -> None:
+    """Training takes the tasks to its device anyway."""
+    data = toy_data()
+    assert maker(data.to("cuda"), tasks=2).fingerprint == maker(data, tasks=2).fingerprint

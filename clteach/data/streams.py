@@ -67,6 +67,7 @@ def split(
         ConfigError: the classes do not divide, a class appears twice or does not exist.
         DataError: a task has no training or test samples.
     """
+    dataset = _to_cut(dataset)
     n_classes = dataset.n_classes
     rng = np.random.default_rng(whole_seed(seed))
     if classes is None:
@@ -170,6 +171,7 @@ def permuted(
     Raises:
         ConfigError: fewer than one task or test sample, padding of feature vectors, or features that an extractor made.
     """
+    dataset = _to_cut(dataset)
     if dataset.encoded_from is not None:
         raise ConfigError(
             f"permuted {dataset.name!r}: the inputs are features, and to permute them is not to permute the pixels. "
@@ -233,6 +235,7 @@ def dirichlet(
     """
     if tasks < 1 or not alpha > 0:
         raise ConfigError(f"tasks={tasks}, alpha={alpha}: expected at least one task and alpha > 0.")
+    dataset = _to_cut(dataset)
     rng = np.random.default_rng(whole_seed(seed))
     n = dataset.n_classes
     holds_out = 0 < validation < 1  # otherwise nothing is held out, or `stream_of` refuses
@@ -408,6 +411,23 @@ def stream_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known_streams() -> list[str]:
     return [f"{maker}-{data_name}" for maker in MAKERS for data_name in NAMES]
+
+
+def _to_cut(dataset: Any) -> Dataset:
+    """The data set on the CPU, where rows are counted and shuffled; training takes the tasks to its own device."""
+    if not isinstance(dataset, Dataset):
+        named = isinstance(dataset, str) and dataset in NAMES
+        shown = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
+        raise ConfigError(
+            f"a stream is cut from a Dataset, got {shown}. "
+            + (
+                f"Load it first: clteach.load({dataset!r}), or make the stream by name: "
+                f"clteach.make_stream('split-{dataset}')."
+                if named
+                else "clteach.load(NAME) reads one, clteach.from_arrays(x, y) makes one of your own data."
+            )
+        )
+    return dataset if dataset.y_train.device.type == "cpu" else dataset.to("cpu")
 
 
 def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Generator) -> list[int]:

@@ -30,9 +30,13 @@ def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def in_turn(values: Sequence[Any]) -> Any:
-    """The value that all have in common, or the different ones as text in the order of their appearance."""
-    different = list(dict.fromkeys(values))
-    return different[0] if len(different) == 1 else ", ".join(map(str, different))
+    """The value that all have in common, or the different ones as text in the order of their appearance.
+
+    A value may be such a text itself, of a record to which runs are added: what it names is not named twice.
+    """
+    if len(set(values)) == 1:
+        return values[0]
+    return ", ".join(dict.fromkeys(name for value in values for name in str(value).split(", ")))
 
 
 def checkout() -> str | None:

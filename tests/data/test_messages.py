@@ -34,6 +34,12 @@ def pair(label: int) -> Any:
 
 
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
+    "the name of a data set": (
+        lambda: clteach.split("digits"),  # type: ignore[arg-type]
+        r"got 'digits'.*clteach\.load\('digits'\).*make_stream\('split-digits'\)",
+    ),
+    "arrays to cut": (lambda: clteach.permuted(X), r"got a ndarray.*from_arrays\(x, y\)"),  # type: ignore[arg-type]
+    "a stream to cut": (lambda: clteach.dirichlet(None), r"got a NoneType"),  # type: ignore[arg-type]
     "files": (
         lambda: from_arrays(["a.png", "b.PNG"] * 10, Y),
         r"'a\.png' at index \(0,\).*PIL\.Image\.open.*from_folder",

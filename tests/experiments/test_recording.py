@@ -79,6 +79,12 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
     assert "2 seeds" in results.report(str(path)) and f"on another CPU, {alone['cpu']}" in results.report(str(path))
 
 
+def test_a_machine_of_the_record_is_not_named_twice() -> None:
+    before = {"cpu": "one, other", "cores": 2}
+    assert provenance.together([before, {"cpu": "other", "cores": 2}]) == before
+    assert provenance.together([before, {"cpu": "third", "cores": 4}]) == {"cpu": "one, other, third", "cores": "2, 4"}
+
+
 @pytest.mark.usefixtures("small_recipe")
 def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = papers.RECIPES["split-digits"]
