@@ -4,6 +4,8 @@
 ``Config`` classes and statements. None of these computes anything, but the modules that hold them begin by importing
 torch, which takes longer than all the rest. So in a process that does nothing else, `torch` is a module whose names are
 empty classes. What the commands print and write is the same to the byte (tests/cli/test_waiting.py compares them).
+
+``clteach grade`` reads the exercises' points, too, and leaves the notebooks to other processes, which have torch.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ STOOD_IN = ("torch", "safetensors")
 
 
 def only_reads(args: Sequence[str]) -> bool:
-    """Is this a command that prints or writes texts alone?"""
+    """Is this a command that prints or writes texts alone, or leaves the computing to other processes?"""
     helps = any(word in ("-h", "--help") for word in args)
-    return helps or args[:1] in (["list"], ["assign"])
+    return helps or args[:1] in (["list"], ["assign"], ["grade"])
 
 
 def without_torch() -> None:

@@ -82,7 +82,11 @@ def _wrapped(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ check
 
 
-def check(id: str, answer: Any, *, seed: int = 0, seconds: float = 10.0) -> Report:
+SECONDS = 10.0
+"""All cases of an exercise together may take so long."""
+
+
+def check(id: str, answer: Any, *, seed: int = 0, seconds: float = SECONDS) -> Report:
     """Check an answer and say what is wrong with it, if anything. Never raises because of what the answer does.
 
     Args:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from clteach.cli import main
 from clteach.cli.options import COMMANDS
 from clteach.cli.reading import only_reads
+from clteach.exercises import exercises
 
 PROGRAM = """
 import sys
@@ -54,9 +56,24 @@ def test_assignments_are_the_same(tmp_path: Path) -> None:
     assert with_torch == without and len(without) == 5
 
 
+def test_grades_are_the_same(tmp_path: Path) -> None:
+    """The notebooks run in other processes, which have torch."""
+    folder = tmp_path / "submitted"
+    folder.mkdir()
+    solved = next(each for each in exercises().values() if each.id == "02.kl")
+    for name, answer in (("right", solved.solved), ("wrong", "def kl(mean, logvar):\n    return mean.sum(1)")):
+        cell = f'import torch\nfrom torch import Tensor, nn\n{answer}\ncheck("02.kl", kl)'
+        new = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        nbformat.write(new, folder / f"{name}.ipynb")
+    shown = printed(False, f"grade {folder} --csv {tmp_path / 'without.csv'}")
+    assert f"right.ipynb: graded, {solved.level} points" in shown[0] and "wrong.ipynb: graded, 0 points" in shown[0]
+    assert main(["grade", str(folder), "--csv", str(tmp_path / "with.csv")]) == 0
+    assert (tmp_path / "without.csv").read_bytes() == (tmp_path / "with.csv").read_bytes()
+
+
 def test_what_computes_is_no_such_command() -> None:
-    assert only_reads(["list"]) and only_reads(["assign", "02"]) and only_reads(["grade", "-h"])
-    assert not only_reads(["run", "ewc"]) and not only_reads(["grade", "folder"]) and not only_reads([])
+    assert only_reads(["list"]) and only_reads(["assign", "02"]) and only_reads(["grade", "folder"])
+    assert not only_reads(["run", "ewc"]) and only_reads(["run", "-h"]) and not only_reads([])
 
 
 def test_a_process_that_has_torch_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:

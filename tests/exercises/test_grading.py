@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 
 from clteach import cli
 from clteach.errors import ClteachError
-from clteach.exercises import grading, processes
+from clteach.exercises import grading, processes, worker
 from clteach.exercises.grading import Graded, Limits, grade, to_csv
 from clteach.exercises.processes import CAN_FORK, Forked
 
@@ -356,3 +357,22 @@ def test_columns_for_a_gradebook(table: str, expected: list[list[str]], tmp_path
     written = to_csv(graded, points, tmp_path, tmp_path / "grades.csv", table)
     with written.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == expected
+
+
+def test_a_function_that_ran_out_of_time_does_not_get_the_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a new function of the same name does, and one that was given less time than the marks give."""
+    monkeypatch.setattr(worker, "SECONDS", 0.3)
+    checked, calls = worker._Checks(), []
+
+    def kl(mean: Any, logvar: Any) -> Any:
+        calls.append(mean)
+        time.sleep(0.35)
+
+    def other(mean: Any, logvar: Any) -> Any:
+        return kl(mean, logvar)
+
+    assert checked("02.kl", kl, seconds=0.1).status == "time" and len(calls) == 1  # less than the marks give
+    assert checked("02.kl", kl, seconds=0.3).status == "time" and len(calls) == 2
+    assert checked("02.kl", kl, seconds=0.3).status == "time" and len(calls) == 2
+    assert checked("02.kl", other, seconds=0.3).status == "time" and len(calls) == 3
+    assert checked("02.posterior", kl, seconds=0.3).status != "passed"
