@@ -48,7 +48,8 @@ STEPS = 40
 """Steps per task of a method whose speed is measured; the second task counts."""
 SEEDS = 20
 WANTED = (
-    "brain-inspired-replay-cifar100",
+    "brain-inspired-replay-split-cifar100",
+    "split-cifar100",
     "brain-inspired-replay-permuted",
     "hypernetwork-split-cifar100",
     "multiband-vae-dirichlet-mnist",
