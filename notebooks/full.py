@@ -54,14 +54,14 @@ def capped_size(by_size):
 
 loop.train, gan.fit = capped(loop.train), capped_fit(gan.fit)
 clteach.notebook.by_size = page.by_size = capped_size(page.by_size)
-del warnings, gan, loop, page
 """
 
 
 def problem(path: Path) -> str | None:
     """What goes wrong in a chapter at full size, or None."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(CAP))
+    # In a namespace of its own: a chapter may call something of its own `few`.
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"exec({CAP!r}, {{}})"))
     resources = {"metadata": {"path": str(path.parent)}}
     try:
         NotebookClient(
