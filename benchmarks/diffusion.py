@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def sampler_step(net: Diffusion) -> Callable[[int], None]:
         return net(x, torch.full_like(y, t), task, y)
 
     def step(s: int) -> None:
-        denoise(epsilon, start, net.signal, 10)
+        deque(denoise(epsilon, start, net.signal, 10), maxlen=1)
 
     return step
 

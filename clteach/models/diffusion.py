@@ -19,7 +19,8 @@ ancestral sampling of DDPM. What to train the network on is the method's busines
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -147,7 +148,7 @@ def denoise(
     steps: int,
     rng: torch.Generator | None = None,
     clip: bool = True,
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
     """A chain from pure noise to a sample.
 
     Args:
@@ -158,18 +159,17 @@ def denoise(
         rng: draws the noise of ancestral sampling; None: DDIM, which needs none.
         clip: as in `reverse_step`.
 
-    Returns:
+    Yields:
         The steps + 1 states of the chain, each (B, *shape): the noise first, the sample last.
 
     Raises:
         ConfigError: no such number of steps.
     """
-    path = level_path(len(alpha_bar) - 1, steps)
-    chain = [x]
-    for t, then in pairwise(path):
+    yield x
+    for t, then in pairwise(level_path(len(alpha_bar) - 1, steps)):
         noise = None if rng is None else torch.randn(x.shape, generator=rng, device=x.device)
-        chain.append(reverse_step(chain[-1], epsilon(chain[-1], t), alpha_bar[t], alpha_bar[then], noise, clip))
-    return chain
+        x = reverse_step(x, epsilon(x, t), alpha_bar[t], alpha_bar[then], noise, clip)
+        yield x
 
 
 # ------------------------------------------------------------------------------------------------------- networks
@@ -311,7 +311,7 @@ class Diffusion(nn.Module):
         ancestral: bool = False,
         guide: Guide | None = None,
         strength: float = 1.0,
-    ) -> list[Tensor]:
+    ) -> Iterator[Tensor]:
         """The way from noise to samples of tasks and classes (B,): see `denoise`, and `guided` for guide and strength."""
         x = torch.randn(len(y), *self.shape, generator=rng, device=rng.device)
 
@@ -323,4 +323,5 @@ class Diffusion(nn.Module):
 
     def sample(self, task: Tensor, y: Tensor, rng: torch.Generator, steps: int, **how: Any) -> Tensor:
         """(B, *shape) samples in [0, 1] of tasks and classes (B,); arguments as for `chain`."""
-        return self.chain(task, y, rng, steps, **how)[-1].add(1).div_(2).clamp_(0, 1)
+        # only the end is kept: a thousand states of ten thousand images would take 30 GB
+        return deque(self.chain(task, y, rng, steps, **how), maxlen=1).pop().add(1).div_(2).clamp_(0, 1)

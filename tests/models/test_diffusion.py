@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import weakref
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from clteach.errors import ConfigError
+from clteach.models import diffusion
 from clteach.models.diffusion import (
     SCHEDULES,
     ConvDenoiser,
@@ -91,7 +94,7 @@ def test_with_a_perfect_guess_both_samplers_recover_mean_and_variance(kind: str,
     rng = generator(1, kind)
     start = torch.randn(20_000, generator=rng, dtype=torch.float64)
     noise = None if not ancestral else rng
-    x = denoise(perfect(alpha_bar), start, alpha_bar, steps, noise, clip=False)[-1]
+    x = [*denoise(perfect(alpha_bar), start, alpha_bar, steps, noise, clip=False)][-1]
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.015)
     # Large steps of DDIM narrow the spread a little.
     assert float(x.std()) == pytest.approx(STD, rel=0.02 if steps == 1000 else 0.04)
@@ -102,7 +105,8 @@ def test_few_steps_of_a_perfect_guess_are_less_exact() -> None:
     alpha_bar = noise_schedule(1000).tolist()
     start = torch.randn(5_000, generator=generator(2), dtype=torch.float64)
     spread = [
-        float(denoise(perfect(alpha_bar), start, alpha_bar, steps, clip=False)[-1].std()) for steps in (1, 4, 20, 200)
+        float([*denoise(perfect(alpha_bar), start, alpha_bar, steps, clip=False)][-1].std())
+        for steps in (1, 4, 20, 200)
     ]
     assert spread[0] < 0.01 and all(a < b < STD * 1.02 for a, b in pairwise(spread))
 
@@ -111,7 +115,7 @@ def test_ddim_with_all_steps_is_the_naive_loop() -> None:
     net = small()
     task, y = torch.tensor([0, 1, 1]), torch.tensor([0, 2, 1])
     x = torch.randn(3, 1, 4, 4, generator=generator(0))
-    chain = net.chain(task, y, generator(0), steps=50)
+    chain = [*net.chain(task, y, generator(0), steps=50)]
     assert len(chain) == 51
     with torch.no_grad():
         for t in range(50, 0, -1):
@@ -123,6 +127,22 @@ def test_ddim_with_all_steps_is_the_naive_loop() -> None:
             x = before.sqrt() * clean + (1 - before).sqrt() * eps
     torch.testing.assert_close(chain[-1], x, atol=1e-4, rtol=1e-4)
     assert torch.equal(net.sample(task, y, generator(0), steps=50), ((chain[-1] + 1) / 2).clamp(0, 1))
+
+
+def test_a_sample_keeps_only_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand states of ten thousand images would not fit into a laptop."""
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def step(*args: Any) -> Tensor:
+        alive.append(sum(each() is not None for each in made))
+        made.append(weakref.ref(x := reverse_step(*args)))
+        return x
+
+    monkeypatch.setattr(diffusion, "reverse_step", step)
+    with torch.no_grad():
+        small().sample(torch.tensor([0]), torch.tensor([1]), generator(0), steps=50)
+    assert len(made) == 50 and max(alive) == 1
 
 
 def test_ancestral_sampling_is_that_of_ddpm() -> None:
