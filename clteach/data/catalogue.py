@@ -72,6 +72,22 @@ def data_folder() -> Path:
 
 
 @random_states_kept()
+def as_dataset(value: Any) -> Dataset:
+    """The value, which must be a `Dataset`.
+
+    Raises:
+        ConfigError: it is something else; the message names the call that makes one.
+    """
+    if isinstance(value, Dataset):
+        return value
+    if isinstance(value, str) and value in NAMES:
+        how = f"Load it first: clteach.load({value!r}), or make a stream by name: clteach.make_stream('split-{value}')."
+    else:
+        how = "clteach.load(NAME) reads one, clteach.from_arrays(x, y) makes one of your own data."
+    shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+    raise ConfigError(f"expected a Dataset, got {shown}. {how}")
+
+
 def load(name: str, folder: Path | str | None = None, download: bool = True) -> Dataset:
     """Load a data set by name.
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from clteach import storage
-from clteach.data.catalogue import data_folder
+from clteach.data.catalogue import as_dataset, data_folder
 from clteach.data.dataset import Dataset, Encoding, as_floats
 from clteach.errors import CheckpointError, ClteachError, ConfigError, unknown
 from clteach.models.frozen import frozen_copy
@@ -157,6 +157,7 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
         CheckpointError: as `make_extractor`.
         DataError: the extractor makes NaN or infinite features.
     """
+    dataset = as_dataset(dataset)
     module = make_extractor(extractor, dataset.shape, weights, seed)
     key = (dataset.name, dataset.fingerprint, dataset.x_train.device, EXTRACTORS[extractor], fingerprint(module))
     if key not in _LATEST:

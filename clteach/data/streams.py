@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.data.catalogue import NAMES, data_folder, load
+from clteach.data.catalogue import NAMES, as_dataset, data_folder, load
 from clteach.data.dataset import Dataset
 from clteach.data.tasks import SCENARIOS, Data, Spec, Stream, Task
 from clteach.errors import ConfigError, DataError, unknown
@@ -415,18 +415,7 @@ def _known_streams() -> list[str]:
 
 def _to_cut(dataset: Any) -> Dataset:
     """The data set on the CPU, where rows are counted and shuffled; training takes the tasks to its own device."""
-    if not isinstance(dataset, Dataset):
-        named = isinstance(dataset, str) and dataset in NAMES
-        shown = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
-        raise ConfigError(
-            f"a stream is cut from a Dataset, got {shown}. "
-            + (
-                f"Load it first: clteach.load({dataset!r}), or make the stream by name: "
-                f"clteach.make_stream('split-{dataset}')."
-                if named
-                else "clteach.load(NAME) reads one, clteach.from_arrays(x, y) makes one of your own data."
-            )
-        )
+    dataset = as_dataset(dataset)
     return dataset if dataset.y_train.device.type == "cpu" else dataset.to("cpu")
 
 

@@ -20,8 +20,8 @@ It is not used to classify: an image goes to the class c with the smallest $\|\p
 of the class's exemplars under the features as they are now, at length 1 again. Exemplars are prototypes, not only data.
 
 Here as in van de Ven et al. 2022: each class keeps its number of exemplars, where the paper divides a fixed room among the
-classes so far; the classes so far have a loss, also where `Spec.active_units` is "all"; T = 2, in the targets alone. A class
-can be an answer from the end of its task on, when it has exemplars.
+classes so far; their code has T = 2, in the targets alone. The classes so far have a loss, also where `Spec.active_units` is
+"all". A class can be an answer from the end of its task on, when it has exemplars.
 
 Are herded exemplars better than random ones? As prototypes yes, their mean is the class's. As data no: herding takes what is
 near the mean and leaves out what is rare. `exemplars="random"` is for comparing, and for the table of 2022, whose code reads

@@ -115,6 +115,11 @@ def train_seeds(
         Plan(steps, batch_size, seed, resolve_device(device), progress, path, **shared)._replace(checkpoint=None)
         for seed in seeds
     ]
+    if not callable(stream_of_seed):
+        raise ConfigError(
+            f"expected the stream of each seed as a function, got a {type(stream_of_seed).__name__}. Where all seeds share "
+            "one: lambda seed: stream."
+        )
     streams = [stream_of_seed(seed) for seed in seeds]
     for plan, stream in zip(plans, streams, strict=True):
         plan.check(stream)

@@ -36,6 +36,11 @@ class Plan(NamedTuple):
 
     def check(self, stream: Stream) -> None:
         """ConfigError where the arguments cannot work."""
+        if not isinstance(stream, Stream):
+            raise ConfigError(
+                f"expected a Stream to train on, got a {type(stream).__name__}. clteach.split(dataset) cuts a data set into "
+                "one, clteach.make_stream('split-digits') makes one by name."
+            )
         counts = (self.steps, self.batch_size, self.checkpoint_every, self.log_every)
         too_many = self.steps > MOST_STEPS or self.batch_size > MOST_SAMPLES
         if min(counts) < 1 or self.eval_every < 0 or too_many:

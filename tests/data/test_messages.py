@@ -38,6 +38,18 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: clteach.split("digits"),  # type: ignore[arg-type]
         r"got 'digits'.*clteach\.load\('digits'\).*make_stream\('split-digits'\)",
     ),
+    "the name of a data set to encode": (
+        lambda: clteach.encode("digits", "conv"),  # type: ignore[arg-type]
+        r"expected a Dataset, got 'digits'.*clteach\.load\('digits'\)",
+    ),
+    "a data set to train on": (
+        lambda: clteach.train("ewc", clteach.load("digits")),  # type: ignore[arg-type]
+        r"expected a Stream to train on, got a Dataset\..*split\(dataset\)",
+    ),
+    "one stream for many seeds": (
+        lambda: clteach.train_seeds("ewc", "split-digits", [0, 1]),  # type: ignore[arg-type]
+        r"expected the stream of each seed as a function, got a str.*lambda seed: stream",
+    ),
     "arrays to cut": (lambda: clteach.permuted(X), r"got a ndarray.*from_arrays\(x, y\)"),  # type: ignore[arg-type]
     "a stream to cut": (lambda: clteach.dirichlet(None), r"got a NoneType"),  # type: ignore[arg-type]
     "files": (
