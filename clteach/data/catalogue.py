@@ -71,7 +71,6 @@ def data_folder() -> Path:
     return Path(os.environ.get("CLTEACH_DATA") or Path(cache, "clteach")).expanduser()
 
 
-@random_states_kept()
 def as_dataset(value: Any) -> Dataset:
     """The value, which must be a `Dataset`.
 
@@ -88,6 +87,7 @@ def as_dataset(value: Any) -> Dataset:
     raise ConfigError(f"expected a Dataset, got {shown}. {how}")
 
 
+@random_states_kept()
 def load(name: str, folder: Path | str | None = None, download: bool = True) -> Dataset:
     """Load a data set by name.
 
