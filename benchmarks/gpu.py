@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ from clteach.storage import write_json
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"hidden": (400, 400)}
 STEPS = 40
-"""Steps per task of a method whose speed is measured; the second task counts."""
+"""Steps per task of a method whose speed is measured, on a CPU half of them; the second task counts."""
+TESTED = 500
+"""Test images: only training is timed."""
 SEEDS = 20
 WANTED = (
     "brain-inspired-replay-split-cifar100",
@@ -127,7 +130,7 @@ def run_for(words: list[str], seconds: float) -> tuple[int, str]:
 
 def tests(clock: Clock) -> dict[str, Any]:
     """The CUDA tests: how many passed and failed. Where they are emulated they may take longer than their share."""
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_cuda.py"]
+    words = [sys.executable, "-m", "pytest", "-q", "-n", "4", "tests/test_cuda.py"]
     code, output = run_for(words, clock.left(5) / 3)
     counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", output)}
     return {"exit_code": code, **counts, **({} if code == 0 else {"output": output[-2000:]})}
@@ -140,9 +143,12 @@ def method_speed(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
         row: dict[str, Any] = {}
         for where in dict.fromkeys([device, "cpu"]):
             clock.left(5)
-            stream = split(load("mnist"), METHODS[name].scenarios[-1], classes=[[0, 1], [2, 3]])
+            data = load("mnist")
+            few = replace(data, x_test=data.x_test[:TESTED], y_test=data.y_test[:TESTED])
+            stream = split(few, METHODS[name].scenarios[-1], classes=[[0, 1], [2, 3]])
             settings = fitting(name, {**SETTINGS, "features": "inputs"})
-            run = clteach.train(name, stream, steps=STEPS, batch_size=seeds.BATCH, device=where, **settings)
+            steps = STEPS if where != "cpu" else STEPS // 2
+            run = clteach.train(name, stream, steps=steps, batch_size=seeds.BATCH, device=where, **settings)
             steps = sum(phase.steps for phase in run.phases(1))
             row[f"{where}_steps_per_second"] = round(steps / max(run.seconds[1], 1e-9), 1)
         if name in BARE:
@@ -202,7 +208,18 @@ def recorded(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
     """A record that is still short; stopped in time, its runs go on from their checkpoints."""
 
     def measure(clock: Clock) -> dict[str, Any]:
-        words = [sys.executable, "-m", "clteach", "reproduce", name, "--device", device, "--out", "results"]
+        words = [
+            sys.executable,
+            "-m",
+            "clteach",
+            "reproduce",
+            name,
+            "--device",
+            device,
+            "--together",
+            "--out",
+            "results",
+        ]
         code, output = run_for(words, clock.left(30) - 20)
         if code:
             raise ClteachError(f"{' '.join(words[1:])} ended with {code}: {output[-500:]}")

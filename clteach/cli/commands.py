@@ -266,6 +266,7 @@ def reproduce(args: Reproduce) -> int:
         tasks=args.tasks,
         rows=args.rows or None,
         device=args.device,
+        together=args.together,
         n_jobs=args.jobs,
         fresh=args.fresh,
     )

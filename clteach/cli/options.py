@@ -123,6 +123,8 @@ class Reproduce(Processes):
     """permutations, of a recipe on permuted data; None: the recipe's. Fewer make a shortened run"""
     rows: tuple[str, ...] = ()
     """run only these rows of the table; the others stay as they are in the record in --out. None named: all"""
+    together: bool = False
+    """train the seeds of a row at once where that is faster; the numbers are those of single runs within rounding"""
     out: Path = Path("results")
     """folder for the record, checkpoints and runs"""
 

@@ -24,7 +24,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
 
 
-def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def as_one(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Several machines as one: what they have in common as it is, the rest one after the other (``"EPYC, Xeon"``)."""
     return {key: in_turn([each[key] for each in machines]) for key in machines[0]}
 

@@ -26,7 +26,7 @@ from clteach.errors import ConfigError, unknown
 from clteach.experiments import papers
 from clteach.experiments.agreement import compare, published
 from clteach.experiments.jobs import Job, check_place, read_back, run_jobs
-from clteach.experiments.provenance import checkout, in_turn, machine, together
+from clteach.experiments.provenance import as_one, checkout, in_turn, machine
 from clteach.experiments.recipe import Recipe, Study, chosen
 from clteach.experiments.summary import statistics, summarise
 from clteach.methods import METHODS, fitting
@@ -45,6 +45,7 @@ def reproduce(
     tasks: int | None = None,
     rows: Sequence[str] | None = None,
     device: str = "auto",
+    together: bool = False,
     **how: Any,
 ) -> Path:
     """Run a recipe and write its record, ``out/NAME.json``; an interrupted one continues.
@@ -61,6 +62,7 @@ def reproduce(
         tasks: permutations, of a recipe on permuted data.
         rows: only these rows of the table are run; the others stay as they are in the record in `out`, if there is one.
         device: "auto", "cpu" or "cuda".
+        together: train the seeds of a row at once where that is faster, see `run_jobs`; the record says so.
         **how: passed on to `run_jobs`.
 
     Raises:
@@ -72,10 +74,10 @@ def reproduce(
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
-        if preset is not None or device not in ("auto", "cpu") or rows is not None:
+        if preset is not None or device not in ("auto", "cpu") or rows is not None or together:
             raise ConfigError(
-                f"preset={preset!r}, device={device!r}, rows={rows!r}: {name} has no presets, runs on the CPU and as a "
-                "whole. Leave them out."
+                f"preset={preset!r}, device={device!r}, rows={rows!r}, together={together}: {name} has no presets, runs on "
+                "the CPU, as a whole and seed by seed. Leave them out."
             )
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
@@ -125,7 +127,8 @@ def reproduce(
             f"rows={rows!r}: the preset {preset!r} has none of them. Leave them out, or choose another preset."
         )
     started = time.perf_counter()
-    results = run_jobs([replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)], out, **how)
+    jobs = [replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)]
+    results = run_jobs(jobs, out, together=together, **how)
     wall = time.perf_counter() - started
 
     notes = papers.PRESETS[preset].notes_about({job.method for _, job in cells})
@@ -136,6 +139,8 @@ def reproduce(
         deviations.append(f"{steps} steps per task instead of {full}")
     if tasks not in (None, all_tasks):
         deviations.append(f"{tasks} permutations instead of {all_tasks}")
+    if any("together" in result for result in results):
+        deviations.append("the seeds of a row were trained at once: the numbers of single runs within rounding")
     table = []
     for i, (name_of_row, job) in enumerate(cells):
         summary = summarise(results[i * n_seeds : (i + 1) * n_seeds])
@@ -148,7 +153,7 @@ def reproduce(
         measure = METHODS[job.method].measure
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
     given: dict[str, Any] = {"seeds": seeds, "iters": iters, "tasks": tasks, "rows": rows}
-    given = {"preset": preset if len(recipe.presets) > 1 else None, **given}
+    given = {"preset": preset if len(recipe.presets) > 1 else None, **given, "together": together or None}
     record = {
         **_head(name, recipe, shortened, given),
         "commit": in_turn([result["commit"] for result in results]),
@@ -160,7 +165,7 @@ def reproduce(
         "training_seconds": sum(result["seconds"] or 0.0 for result in results),
         # A command that was interrupted and repeated has no wall-clock time of its own.
         "wall_seconds": None if any(result["read_back"] for result in results) else wall,
-        "device": together([result["device"] for result in results]),
+        "device": as_one([result["device"] for result in results]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "deviations": deviations,
@@ -197,7 +202,7 @@ def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequenc
         "commit": in_turn([cell["commit"] for cell in (*kept, *new["cells"])]),
         "training_seconds": before["training_seconds"] + new["training_seconds"],
         "wall_seconds": None,
-        "device": together([before["device"], new["device"]]),
+        "device": as_one([before["device"], new["device"]]),
         "torch": in_turn([before["torch"], new["torch"]]),
         "python": in_turn([before["python"], new["python"]]),
         "deviations": list(dict.fromkeys([*before["deviations"], *new["deviations"]])),
@@ -264,7 +269,10 @@ def _head(name: str, recipe: Recipe | Study, shortened: bool, given: Mapping[str
     options = [
         word
         for option, value in named.items()
-        for word in (f"--{option}", *(value if isinstance(value, (list, tuple)) else [str(value)]))
+        for word in (
+            f"--{option}",
+            *(value if isinstance(value, (list, tuple)) else [] if value is True else [str(value)]),
+        )
     ]
     return {
         "name": name,

@@ -110,7 +110,7 @@ class Reservoir(nn.Module):
         write_samples(self.x, place, batch.x)
         self.y[place], self.task[place] = batch.y, batch.task
         for kept in (self.x, self.y, self.task):
-            kept[self.capacity] = 0
+            kept[self.capacity].zero_()
         self.seen += len(u)
 
     def batch(self, u: Tensor) -> Batch:

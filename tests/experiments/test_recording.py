@@ -81,8 +81,8 @@ def test_runs_of_several_machines_make_one_record(tmp_path: Path) -> None:
 
 def test_a_machine_of_the_record_is_not_named_twice() -> None:
     before = {"cpu": "one, other", "cores": 2}
-    assert provenance.together([before, {"cpu": "other", "cores": 2}]) == before
-    assert provenance.together([before, {"cpu": "third", "cores": 4}]) == {"cpu": "one, other, third", "cores": "2, 4"}
+    assert provenance.as_one([before, {"cpu": "other", "cores": 2}]) == before
+    assert provenance.as_one([before, {"cpu": "third", "cores": 4}]) == {"cpu": "one, other, third", "cores": "2, 4"}
 
 
 @pytest.mark.usefixtures("small_recipe")
@@ -131,6 +131,20 @@ def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match="has none of them"):
         monkeypatch.setitem(papers.PRESETS, "digits", replace(papers.PRESETS["digits"], without=("other",)))
         reproduce("split-digits", tmp_path, rows=["other"], **how)
+
+
+@pytest.mark.usefixtures("small_recipe")
+def test_seeds_that_are_trained_at_once_say_so(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"iters": 2, "seeds": 2, "device": "cpu", "n_jobs": 1}
+    alone = json.loads(reproduce("split-digits", tmp_path / "alone", **how).read_text())
+    record = json.loads(reproduce("split-digits", tmp_path, together=True, **how).read_text())
+    assert record["command"] == "clteach reproduce split-digits --seeds 2 --iters 2 --together"
+    assert set(record["deviations"]) - set(alone["deviations"]) == {
+        "the seeds of a row were trained at once: the numbers of single runs within rounding"
+    }
+    for ours, theirs in zip(record["cells"], alone["cells"], strict=True):
+        # After two steps no answer of a network this small has changed.
+        assert ours["accuracy_matrices"] == theirs["accuracy_matrices"]
 
 
 @pytest.mark.usefixtures("small_recipe")
