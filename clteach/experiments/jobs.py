@@ -51,6 +51,8 @@ Result = dict[str, Any]
 """What a job gives: plain JSON values, see `run_job`."""
 
 BACKENDS = ("loky", "dask", "ray")
+SELDOM = 10_000
+"""Steps between checkpoints on a GPU, which goes through 500 steps faster than the weights of large networks are saved."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,9 @@ def run_together(
 
 
 def _options(job: Job, cls: type[Learner]) -> dict[str, Any]:
+    seldom = {} if resolve_device(job.device).type == "cpu" else {"checkpoint_every": SELDOM}
     return {
+        **seldom,
         "steps": job.steps,
         "batch_size": job.batch,
         "device": job.device,
