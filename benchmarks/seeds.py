@@ -26,6 +26,7 @@ from clteach.experiments.provenance import checkout, machine
 from clteach.learners.learner import Learner, Phase
 from clteach.methods import build
 from clteach.seeding import derive, generator
+from clteach.training.graphs import step_of
 from clteach.training.seeds import Draws, Stack, pays_off
 from clteach.training.start import Plan
 
@@ -68,14 +69,17 @@ def steps_of(name: str, stream: Stream, hidden: tuple[int, ...], seeds: int) -> 
     data, rng = alone[0].training_data(stream, 1), torch.Generator(device)
     shuffles = [Shuffle(len(data), BATCH, derive(seed, "shuffle", 1, 0), device) for seed in range(seeds)]
 
+    phase = alone[0].phases(1, BETWEEN)[0]
+    steps, step = [step_of(learner, phase) for learner in alone], step_of(stack.whole, phase, stack.step)
+
     def one_by_one(s: int) -> None:
-        for seed, (learner, shuffle) in enumerate(zip(alone, shuffles, strict=True)):
+        for seed, (learner, do, shuffle) in enumerate(zip(alone, steps, shuffles, strict=True)):
             batch = data.batch(shuffle(s))
             rng.manual_seed(derive(seed, "step", 1, 0, s))
-            learner.step(batch, learner.draw(BATCH, rng))
+            do(batch, learner.draw(BATCH, rng))
 
     def at_once(s: int) -> None:
-        stack.step(draws.batch(s), draws.noise(s))
+        step(draws.batch(s), draws.noise(s))
 
     return one_by_one, at_once, alone[0]
 

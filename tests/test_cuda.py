@@ -6,6 +6,7 @@ Where there is no GPU these tests run under an emulation of CUDA's rules (tests/
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -15,13 +16,19 @@ from emulated_cuda import emulated
 from clteach.data.extractors import encode
 from clteach.data.streams import dirichlet, faded, permuted, split
 from clteach.data.tasks import Batch
-from clteach.methods import METHODS
+from clteach.methods import METHODS, build
 from clteach.seeding import generator
+from clteach.training import graphs
 from clteach.training.learner_checks import TINY, tiny, toy_data
 from clteach.training.loop import train
-from clteach.training.seeds import train_seeds
+from clteach.training.run import Run
+from clteach.training.seeds import pays_off, train_seeds
 
-pytestmark = pytest.mark.cuda
+pytestmark = [
+    pytest.mark.cuda,
+    # torch says so once where there is a real GPU; an error, it would leave the mode switched on.
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+]
 CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.scenarios]
 
 
@@ -29,7 +36,10 @@ CASES = [(name, scenario) for name, cls in METHODS.items() for scenario in cls.s
 def cuda() -> Iterator[None]:
     """A GPU, or an emulated one."""
     if torch.cuda.is_available():
+        exact = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False  # convolutions in float32, as on the CPU
         yield
+        torch.backends.cudnn.allow_tf32 = exact
     else:
         with emulated():
             yield
@@ -145,6 +155,43 @@ def test_many_seeds_are_as_if_alone(name: str) -> None:
         alone = train(name, stream, seed=seed, **options)
         for p, q in zip(run.learner.parameters(), alone.learner.parameters(), strict=True):
             torch.testing.assert_close(p.cpu(), q.cpu(), rtol=1e-3, atol=1e-4)
+
+
+RECORDED: list[tuple[str, dict[str, Any]]] = [
+    (name, {}) for name, cls in METHODS.items() if hasattr(cls.step, "uniform")
+] + [("er", {"reservoir": 20}), ("si", {"gradient": "task"}), ("generative-replay", {"targets": "hard"})]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="an emulated GPU records nothing")
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(("name", "settings"), RECORDED)
+def test_recorded_steps_are_those_done_one_by_one(
+    name: str, settings: dict[str, Any], seeds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = METHODS[name]
+    stream = split(toy_data(), cls.scenarios[-1], tasks=2)
+    given = asdict(tiny(cls, **settings))
+    options: dict[str, Any] = {"steps": 10, "batch_size": 6, "device": "cuda", **given}
+    recorded = []
+    record = graphs.Replayed.record
+    monkeypatch.setattr(graphs.Replayed, "record", lambda *of: recorded.append(1) or record(*of))
+
+    def trained() -> list[Run]:
+        if seeds == 1:
+            return [train(name, stream, **options)]
+        return train_seeds(name, lambda seed: stream, range(seeds), **options)
+
+    if seeds > 1 and not pays_off(build(name, stream.spec, **given), 6, "cuda"):
+        pytest.skip("its seeds are trained one after the other")
+    replayed = trained()
+    assert recorded
+    monkeypatch.setattr(graphs, "WARM_UP", 1000)
+    by_hand = trained()
+    for ours, theirs in zip(replayed, by_hand, strict=True):
+        for a, b in zip(ours.losses, theirs.losses, strict=True):
+            assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+        for p, q in zip(ours.learner.state_dict().values(), theirs.learner.state_dict().values(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)

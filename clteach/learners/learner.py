@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ Noise = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
 NetMaker = Callable[[tuple[int, ...], int], nn.Module]
 """Makes a network with new weights: (shape of one input, output units K) -> module, inputs (B, *shape) -> logits (B, K)."""
+AnyStep = TypeVar("AnyStep", bound=Callable[..., Losses])
 LAYERS = "a tuple of layers, each of at least one unit"
 MOST_WEIGHTS = 1_000_000_000
 
@@ -68,6 +69,16 @@ class Answers(NamedTuple):
     """(N, K) float32 on the CPU, rows sum to 1"""
     units: tuple[str, ...]
     """(K,) what the columns stand for"""
+
+
+def uniform(step: AnyStep) -> AnyStep:
+    """Mark a learner's step that is the same operations every time, and treats every weight by itself.
+
+    Such steps can be done for many seeds at once (`clteach.training.seeds`) and be replayed on a GPU
+    (`clteach.training.graphs`).
+    """
+    step.uniform = True  # type: ignore[attr-defined]
+    return step
 
 
 class Learner(nn.Module):
@@ -215,6 +226,7 @@ class Learner(nn.Module):
         """`loss`, so that `torch.func.functional_call` can evaluate it at other parameters (e.g. many seeds at once)."""
         return self.loss(batch, noise)
 
+    @uniform
     def step(self, batch: Batch, noise: Noise) -> Losses:
         """One optimisation step; returns the loss terms, detached and still on the device."""
         for opt in self.opts.values():

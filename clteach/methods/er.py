@@ -25,7 +25,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Classifier, Losses, NetMaker, Noise
+from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, uniform
 from clteach.learners.replay import Memory, Reservoir
 from clteach.settings import MOST_SAMPLES, within
 
@@ -99,6 +99,7 @@ class ER(Classifier):
             "replay": half * self.cross_entropy(logits[len(batch.y) :], old),
         }
 
+    @uniform
     def step(self, batch: Batch, noise: Noise) -> Losses:
         losses = super().step(batch, noise)
         if self.cfg.reservoir is not None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.errors import ConfigError
-from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase, total
+from clteach.learners.learner import Classifier, Losses, NetMaker, Noise, Phase, total, uniform
 from clteach.learners.penalty import Quadratic
 from clteach.settings import LARGEST, within
 
@@ -70,6 +70,7 @@ class SI(Classifier):
         self.omega.zero_()
         self.start.copy_(self.penalty.flat())
 
+    @uniform
     def step(self, batch: Batch, noise: Noise) -> Losses:
         parameters = list(self.net.parameters())
         for opt in self.opts.values():

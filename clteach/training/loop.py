@@ -25,6 +25,7 @@ from clteach.seeding import derive, generator, whole_seed
 from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
 from clteach.training.code import code as fingerprint
+from clteach.training.graphs import step_of
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
@@ -145,7 +146,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
             shuffle = _order(stream, fades, t, p, phase, len(data), plan)
-            rng = torch.Generator(device)
+            rng, step = torch.Generator(device), step_of(learner, phase)
             clock = time.perf_counter()
 
             for s in range(at.step, phase.steps):
@@ -155,7 +156,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
                 batch = data.batch(shuffle(s))
                 rng.manual_seed(derive(seed, "step", t, p, s))
-                losses = learner.step(batch, learner.draw(len(batch.y), rng))
+                losses = step(batch, learner.draw(len(batch.y), rng))
                 # Sums stay on the device: reading a number would make every step wait for it.
                 at.add(losses)
 

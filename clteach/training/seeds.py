@@ -35,18 +35,16 @@ from clteach.errors import CheckpointError, ConfigError
 from clteach.learners.learner import Learner, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.methods.er import ER
-from clteach.methods.si import SI
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
 from clteach.settings import in_memory
 from clteach.training.checkpoint import Position, begun, contents, fill
 from clteach.training.code import code as fingerprint
+from clteach.training.graphs import step_of
 from clteach.training.loop import evaluated, judge, scale_learning_rates, threads_restored, train
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
-STEPS = (Learner.step, SI.step, ER.step)
-"""Steps that treat every weight by itself, so that those of many seeds can go through them together."""
 OPTIMISERS = (Adam, AdamW, SGD)
 """The same of optimisers."""
 
@@ -148,7 +146,7 @@ def why_apart(learners: Sequence[Learner]) -> None:
         NotTogether: they cannot.
     """
     first = learners[0]
-    if type(first).step not in STEPS or type(first).clip_grad_ is not Learner.clip_grad_:
+    if not getattr(type(first).step, "uniform", False) or type(first).clip_grad_ is not Learner.clip_grad_:
         raise NotTogether("the method has a step of its own, or limits its gradients")
     if isinstance(first, ER) and first.cfg.reservoir is not None:
         raise NotTogether("its memory takes in samples in every step")
@@ -416,7 +414,7 @@ def _loop(
                 stack.begin_phase(t, p, phase, data, seeds)
                 at.begun = True
             stack.follow()
-            draws = Draws(stack, data, plans, t, p)
+            draws, step = Draws(stack, data, plans, t, p), step_of(stack.whole, phase, stack.step)
             first, clock = at.step, time.perf_counter()
 
             for s in range(at.step, phase.steps):
@@ -426,7 +424,7 @@ def _loop(
                 scale_learning_rates(stack.whole, phase.lr_scale(s / phase.steps))
                 batch, noise = draws.batch(s), draws.noise(s)
                 try:
-                    at.add(stack.step(batch, noise))
+                    at.add(step(batch, noise))
                 except RuntimeError as error:
                     if s > first or "memory" in str(error):
                         raise

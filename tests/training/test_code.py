@@ -25,8 +25,8 @@ from clteach.training.loop import train
 FINETUNE = """
 data.catalogue data.dataset data.extractors data.folders data.inputs data.items data.labels data.own_data data.raw data.tasks
 errors learners.generator learners.learner learners.optim learners.penalty methods.finetune metrics.generation metrics.judge
-models.frozen models.nets progress seeding settings storage training.checkpoint training.code training.going_on training.loop
-training.run training.start version
+models.frozen models.nets progress seeding settings storage training.checkpoint training.code training.going_on
+training.graphs training.loop training.run training.start version
 """.split()
 
 
