@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+STRONGEST = 1e18
+"""The largest curvature: Adam squares the gradient, and above 1.8e19 float32 cannot hold a square. On a CPU the weight stands
+still from then on; the fused Adam of a GPU (torch 2.11 and 2.15) makes it NaN. A curvature as large as this holds a weight as
+well as any larger one, since Adam's steps do not depend on the size of a gradient."""
+
+
 class Quadratic(nn.Module):
     r"""A sum of quadratic penalties, ½ Σ_k Σ_i a_ki (θ_i - θ*_ki)², folded into one.
 
@@ -43,11 +49,11 @@ class Quadratic(nn.Module):
         safe = torch.where(total > 0, total, 1)
         self.constant += 0.5 * (self.curvature * curvature / safe * (self.centre - centre).square()).sum()
         self.centre.copy_(torch.where(total > 0, self.centre + curvature / safe * (centre - self.centre), centre))
-        self.curvature.copy_(total)
+        self.curvature.copy_(total.clamp(max=STRONGEST))
 
     def replace(self, curvature: Tensor, centre: Tensor) -> None:
         """Forget the penalties so far and hold this one alone (SI and online EWC move their centre)."""
-        self.curvature.copy_(curvature)
+        self.curvature.copy_(curvature.clamp(max=STRONGEST))
         self.centre.copy_(centre)
         self.constant.zero_()
 
