@@ -7,11 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-
 STRONGEST = 1e18
-"""The largest curvature: Adam squares the gradient, and above 1.8e19 float32 cannot hold a square. On a CPU the weight stands
-still from then on; the fused Adam of a GPU (torch 2.11 and 2.15) makes it NaN. A curvature as large as this holds a weight as
-well as any larger one, since Adam's steps do not depend on the size of a gradient."""
+"""The largest curvature. Adam squares the gradient, and float32 holds no square of more than 1.8e19: on a CPU the weight stands
+still from then on, the fused Adam of a GPU (torch 2.11, 2.15) makes it NaN. This curvature holds a weight as well as any larger
+one, since the size of Adam's steps does not depend on that of the gradients."""
 
 
 class Quadratic(nn.Module):
