@@ -89,8 +89,8 @@ class SI(Classifier):
             omegas = self.omega.split(self.penalty.sizes, -1)
             for omega, g, p, old in zip(omegas, gradients, parameters, before, strict=True):
                 if g is not None:  # none where a weight is frozen, or its layer not used
-                    # ω ← ω - g Δθ
-                    omega.view_as(p).addcmul_(g, p - old, value=-1)
+                    # ω ← ω - g Δθ, with -Δθ in the place of the old weight: no further tensor
+                    omega.view_as(p).addcmul_(g, old.sub_(p))
         return {name: value.detach() for name, value in losses.items()}
 
     def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
