@@ -124,7 +124,8 @@ class Reproduce(Processes):
     rows: tuple[str, ...] = ()
     """run only these rows of the table; the others stay as they are in the record in --out. None named: all"""
     together: bool = False
-    """train the seeds of a row at once where that is faster; the numbers are those of single runs within rounding"""
+    """train the seeds of a row at once where that is faster; the numbers are those of single runs within rounding. Runs that
+    were begun one by one are begun anew"""
     out: Path = Path("results")
     """folder for the record, checkpoints and runs"""
 

@@ -62,7 +62,8 @@ def reproduce(
         tasks: permutations, of a recipe on permuted data.
         rows: only these rows of the table are run; the others stay as they are in the record in `out`, if there is one.
         device: "auto", "cpu" or "cuda".
-        together: train the seeds of a row at once where that is faster, see `run_jobs`; the record says so.
+        together: train the seeds of a row at once where that is faster, see `run_jobs`; the record says so. Such runs and
+            single ones are not taken for each other: neither goes on with the other's.
         **how: passed on to `run_jobs`.
 
     Raises:

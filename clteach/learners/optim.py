@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from clteach.errors import ConfigError
+
+OPTIMISERS = (Adam, AdamW, SGD)
+"""Optimisers that treat every weight by itself, in the same way in every step."""
 
 
 def constant(progress: float) -> float:

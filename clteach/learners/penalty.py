@@ -48,11 +48,11 @@ class Quadratic(nn.Module):
         safe = torch.where(total > 0, total, 1)
         self.constant += 0.5 * (self.curvature * curvature / safe * (self.centre - centre).square()).sum()
         self.centre.copy_(torch.where(total > 0, self.centre + curvature / safe * (centre - self.centre), centre))
-        self.curvature.copy_(total.clamp(max=STRONGEST))
+        self.curvature.copy_(total.clamp(-STRONGEST, STRONGEST))
 
     def replace(self, curvature: Tensor, centre: Tensor) -> None:
         """Forget the penalties so far and hold this one alone (SI and online EWC move their centre)."""
-        self.curvature.copy_(curvature.clamp(max=STRONGEST))
+        self.curvature.copy_(curvature.clamp(-STRONGEST, STRONGEST))
         self.centre.copy_(centre)
         self.constant.zero_()
 

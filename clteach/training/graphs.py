@@ -7,44 +7,86 @@ same list of operations on the same memory. CUDA records such a list while it is
 does it again and again at one call.
 
 A recorded step reads its batch and noise from where they lay when it was recorded, so those of each step are copied there.
+Python runs in the first steps of a phase alone: what somebody hangs on a learner (hooks, a step, a network of their own)
+would stand still, so such learners are not recorded. Nor are phases whose learning rate changes. ``CLTEACH_GRAPHS=0``
+switches recording off.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.optim import SGD
 
 from clteach.data.tasks import Batch
 from clteach.learners.learner import Learner, Losses, Noise, Phase
-from clteach.learners.optim import constant
+from clteach.learners.optim import OPTIMISERS, constant
 
 Step = Callable[[Batch, Noise], Losses]
 WARM_UP = 3
 """Steps that are done one operation after the other first: optimisers and libraries get their memory in them."""
+OURS = ("torch", "clteach")
+"""Packages whose modules do the same in every step."""
+REPLACEABLE = {"step", "loss", "forward", "predict", "clip_grad_", "cross_entropy"}
+"""What a step calls of a learner, and somebody may have put something else in the place of."""
+refused: set[type] = set()
+"""Classes of which a step could not be recorded: it is not tried again in this process."""
 
 
 def step_of(learner: Learner, phase: Phase, step: Step | None = None) -> Step:
-    """What does the steps of this phase: a replayed graph on a GPU, where the learner's step is known to allow it.
-
-    Those of a class or a network of somebody else's stay as they are: a counter in Python would stand still in a graph.
+    """What does the steps of this phase: a replayed graph on a GPU where nothing stands against it, else the step itself.
 
     Args:
-        learner: the learner, where it is trained.
-        phase: the phase; one with a learning rate that changes is not recorded.
-        step: its step, or that of a stack of such learners; None: ``learner.step``.
+        learner: the learner, where it is trained, or a stack of such learners.
+        phase: the phase.
+        step: the stack's step; None: ``learner.step``.
     """
-    compiled = step is None and "loss" in vars(learner)
+    recorded = _on_a_gpu(learner) and phase.lr_scale is constant and same_every_step(learner, stacked=step is not None)
     step = learner.step if step is None else step
-    ours = type(learner).__module__.startswith("clteach.") and learner.own_net is None and not compiled
-    known = ours and getattr(type(learner).step, "uniform", False)
-    # An emulated GPU (tests/emulated_cuda.py) is never initialised.
-    if known and phase.lr_scale is constant and learner.device.type == "cuda" and torch.cuda.is_initialized():
-        return Replayed(learner, step)
-    return step
+    return Replayed(learner, step) if recorded else step
+
+
+def _on_a_gpu(learner: Learner) -> bool:
+    """Is it on the first GPU, in the main thread, with a torch that this was tried with?
+
+    CUDA records what is started on one GPU, while no other thread does what would wait for it. An emulated GPU
+    (tests/emulated_cuda.py) is never initialised.
+    """
+    if learner.device.type != "cuda" or not torch.cuda.is_initialized() or os.environ.get("CLTEACH_GRAPHS") == "0":
+        return False
+    first = learner.device.index in (None, 0) and torch.cuda.current_device() == 0
+    tried = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2] if part.isdigit()) >= (2, 11)
+    return first and tried and threading.current_thread() is threading.main_thread()
+
+
+def same_every_step(learner: Learner, stacked: bool = False) -> bool:
+    """Does a step of this learner do the same operations every time, as far as can be seen?
+
+    Args:
+        learner: the learner.
+        stacked: is it a stack, whose loss is that of many?
+    """
+    if not getattr(type(learner).step, "uniform", False) or learner.own_net is not None or type(learner) in refused:
+        return False
+    if vars(learner).keys() & (REPLACEABLE - {"loss"} if stacked else REPLACEABLE):
+        return False
+    for module in learner.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if type(module).__module__.partition(".")[0] not in OURS or any(hooks):
+            return False
+    if any(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None) for p in learner.parameters()):
+        return False
+    return all(
+        # Adam counts its steps on the GPU only where it is fused.
+        type(opt) in OPTIMISERS and (type(opt) is SGD or all(group["fused"] for group in opt.param_groups))
+        for opt in learner.opts.values()
+    )
 
 
 @contextmanager
@@ -83,12 +125,18 @@ class Replayed:
         if self.replay is None:
             self.inputs = [value.clone() for value in (*batch, *noise.values())]
             of_noise = dict(zip(noise, self.inputs[len(batch) :], strict=True))
+            stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
             try:
                 self.replay = self.record(Batch(*self.inputs[: len(batch)]), of_noise)
-            except RuntimeError as error:  # nothing was computed: the step is still to be done
+            except Exception as error:  # nothing was computed: the step is still to be done
+                if stream is not None:  # some versions of torch stay on the one that recorded
+                    torch.cuda.set_stream(stream)
+                refused.add(type(self.learner))
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(
-                    f"{self.learner.name}: its step cannot be recorded as a CUDA graph ({reason})", stacklevel=2
+                    f"{self.learner.name}: its step cannot be recorded as a CUDA graph ({reason}); it is done operation by "
+                    "operation. Set CLTEACH_GRAPHS=0 if anything else on the GPU fails now",
+                    stacklevel=2,
                 )
                 self.replay, self.inputs = self._by_hand, []
         if not self.inputs:

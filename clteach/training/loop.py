@@ -64,7 +64,8 @@ def train(
         steps: steps per task.
         batch_size: samples per step.
         seed: seed of everything that is random in training (and of the initial weights when `learner` is a name).
-        device: "auto" (a GPU if there is one), "cpu", "cuda", ...
+        device: "auto" (a GPU if there is one), "cpu", "cuda", ... On a GPU the steps of most methods are recorded once per
+            phase and replayed (`clteach.training.graphs`).
         progress: called as ``progress(done, total, text)`` now and then; `clteach.progress.bar` shows a bar.
         checkpoint: file to checkpoint to and to resume from; None: neither. A finished run is returned at once.
         checkpoint_every: steps between checkpoints within a task (one is written after every task in any case).
@@ -74,7 +75,7 @@ def train(
         quality: of a pure generator, take all measures of its samples of each task after each task (`Run.quality`); about
             a second each, for thousands of images.
         compile: compile the loss with `torch.compile` (True, or the name of a backend). It takes minutes on a CPU, so it
-            pays off in long runs only, mostly on a GPU.
+            pays off in long runs only. On a GPU a compiled step is not recorded.
         source: fingerprint of the code that a checkpoint must be of; None: taken from the learner (`clteach.training.code`).
         net: with a method's name, makes a network of one's own, see `clteach.build`.
         log: called as ``log(name, value, steps done)`` with every loss term of a window and every score after a task;
@@ -178,6 +179,7 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                     if saving:
                         save(plan.checkpoint, run, at)
                     clock = time.perf_counter()
+            del step  # and with it the memory of a recorded one
             at.next_phase()
         learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = evaluated(learner, held_out)

@@ -27,13 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.optim import SGD, Adam, AdamW
 
 from clteach import storage
 from clteach.data.tasks import Batch, Data, Shuffle, Stream
 from clteach.errors import CheckpointError, ConfigError
 from clteach.learners.learner import Learner, Losses, NetMaker, Noise, Phase
-from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
+from clteach.learners.optim import IDLE_EVERY, OPTIMISERS, drop_idle_moments
 from clteach.methods.er import ER
 from clteach.progress import Report
 from clteach.seeding import derive, generator, whole_seed
@@ -44,9 +43,6 @@ from clteach.training.graphs import step_of
 from clteach.training.loop import evaluated, judge, scale_learning_rates, threads_restored, train
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
-
-OPTIMISERS = (Adam, AdamW, SGD)
-"""The same of optimisers."""
 
 
 class NotTogether(Exception):
@@ -447,6 +443,7 @@ def _loop(
                     if saving:
                         _save(path, stack, runs, at)
                     clock = time.perf_counter()
+            del step  # and with it the memory of a recorded one
             at.next_phase()
         for run, of_task, of_seed, seed in zip(runs, data, held_out, seeds, strict=True):
             run.learner.end_task(t, of_task, generator(seed, "end", t, device=plan.device))
