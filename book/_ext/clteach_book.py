@@ -102,7 +102,7 @@ def source_of(module: str) -> str:
 def sentence(module: str) -> str:
     """The first sentence of a module's docstring."""
     text = ast.get_docstring(ast.parse(source_of(module))) or ""
-    return " ".join(re.split(r"(?<=[.?!])\s|\n\n", text)[0].split())
+    return " ".join(re.split(r"(?<=[.?!])(?<!et al[.])\s|\n\n", text)[0].split())
 
 
 def page_of(name: str) -> str:

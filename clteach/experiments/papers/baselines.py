@@ -1,5 +1,4 @@
-"""The baselines and standard generative replay as compared by van de Ven & Tolias (2018, 2019) and with "
-"Tuytelaars (2022).
+"""The baselines and standard generative replay as compared by van de Ven & Tolias (2018, 2019) and with Tuytelaars (2022).
 
 Three papers, one table: presets "2018", "2019" and "2022", and the recipes on split and permuted MNIST. What the papers on
 top of them share with these stands here too: the rows, split MNIST, the two choices of the code behind the tables.
