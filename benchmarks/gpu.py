@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = {"hidden": (400, 400)}
 STEPS = {"cpu": 20, "cuda": 600}
 """Steps per task of a method whose speed is measured; the second task counts. On a GPU its first ones record the step."""
+BARE_STEPS = 40
 TESTED = 500
 """Test images: only training is timed."""
 SEEDS = 20
@@ -186,11 +187,11 @@ def _rate(step: Callable[[int], None], device: str) -> float:
     if device != "cpu":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    for s in range(40):
+    for s in range(BARE_STEPS):
         step(s)
     if device != "cpu":
         torch.cuda.synchronize()
-    return 40 / (time.perf_counter() - start)
+    return BARE_STEPS / (time.perf_counter() - start)
 
 
 def many_seeds(name: str, data: str, device: str) -> Callable[[Clock], dict[str, Any]]:

@@ -119,33 +119,36 @@ class Replayed:
 
     def __call__(self, batch: Batch, noise: Noise) -> Losses:
         """One step; returns the loss terms as `Learner.step` does."""
-        if self.done < WARM_UP:
+        if self.done < WARM_UP or type(self.learner) in refused:
             self.done += 1
             return self.step(batch, noise)
-        if self.replay is None:
-            self.inputs = [value.clone() for value in (*batch, *noise.values())]
-            of_noise = dict(zip(noise, self.inputs[len(batch) :], strict=True))
-            stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
-            try:
-                self.replay = self.record(Batch(*self.inputs[: len(batch)]), of_noise)
-            except Exception as error:  # nothing was computed: the step is still to be done
-                if stream is not None:  # some versions of torch stay on the one that recorded
-                    torch.cuda.set_stream(stream)
-                refused.add(type(self.learner))
-                reason = str(error).strip().partition("\n")[0]
-                warnings.warn(
-                    f"{self.learner.name}: its step cannot be recorded as a CUDA graph ({reason}); it is done operation by "
-                    "operation. Set CLTEACH_GRAPHS=0 if anything else on the GPU fails now",
-                    stacklevel=2,
-                )
-                self.replay, self.inputs = self._by_hand, []
-        if not self.inputs:
-            return self.step(batch, noise)
+        if self.replay is None and not self._try(batch, noise):
+            return self.step(batch, noise)  # nothing was computed
         for own, given in zip(self.inputs, (*batch, *noise.values()), strict=True):
             own.copy_(given)
+        assert self.replay is not None
         self.replay()
         # The next replay writes into the same memory.
         return {name: value.clone() for name, value in self.losses.items()}
+
+    def _try(self, batch: Batch, noise: Noise) -> bool:
+        """Record the step; False, with a warning, where that is refused."""
+        self.inputs = [value.clone() for value in (*batch, *noise.values())]
+        of_noise = dict(zip(noise, self.inputs[len(batch) :], strict=True))
+        stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
+        try:
+            self.replay = self.record(Batch(*self.inputs[: len(batch)]), of_noise)
+        except Exception as error:
+            if stream is not None:  # some versions of torch stay on the one that recorded
+                torch.cuda.set_stream(stream)
+            refused.add(type(self.learner))
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"{self.learner.name}: its step cannot be recorded as a CUDA graph ({reason}); it is done operation by "
+                "operation. Set CLTEACH_GRAPHS=0 if anything else on the GPU fails now",
+                stacklevel=3,
+            )
+        return self.replay is not None
 
     def record(self, batch: Batch, noise: Noise) -> Callable[[], None]:
         """The function that does a step with what lies in `batch` and `noise` when it is called."""
@@ -153,6 +156,3 @@ class Replayed:
         with countable(self.learner), torch.cuda.graph(graph):
             self.losses = self.step(batch, noise)
         return graph.replay
-
-    def _by_hand(self) -> None:
-        """Stands for a graph that could not be recorded."""
