@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 STRONGEST = 1e18
-"""The largest curvature. Adam squares the gradient, and float32 holds no square of more than 1.8e19. The formula of a GPU's
-fused Adam gives NaN there (torch 2.15); on a CPU the weight stands still once the mean of the squares gets there. A weight is
-held by this curvature as well as by any larger one: the size of Adam's steps does not depend on that of the gradients."""
+"""The largest curvature. Adam squares the gradient, and float32 holds no square of more than 1.8e19. There the formula
+of a GPU's fused Adam gives NaN (torch 2.15); on a CPU the weight stands still once the mean of the squares gets there.
+A weight is held by this curvature as well as by any larger one: the size of Adam's steps does not depend on that of the
+gradients."""
 
 
 class Quadratic(nn.Module):
