@@ -124,7 +124,8 @@ def api_index() -> str:
     parts = []
     for room in sorted(rooms, key=lambda room: FLOORS.index(room)):
         head = f"## {room or 'The ground'}\n\n{sentence(f'clteach.{room}') if room else 'What everyone uses.'}\n"
-        rows = [(f"{{doc}}`{each[8:]} <api/{each[8:]}>`", sentence(each)) for each in rooms[room]]
+        # The heading says the room, so a row says the rest.
+        rows = [(f"{{doc}}`{each[8:].removeprefix(f'{room}.')} <api/{each[8:]}>`", sentence(each)) for each in rooms[room]]
         parts.append(f"{head}\n{table(('module', 'what is in it'), *rows)}\n")
     return "\n".join(parts)
 
@@ -182,7 +183,7 @@ def imported(notebook: Path) -> frozenset[str]:
 
 def table(*rows: tuple[object, ...]) -> str:
     """A Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
@@ -271,7 +272,10 @@ def folded(notebook: str) -> str:
             cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the cell", "code_prompt_hide": "Hide the cell"}
         elif exercise:
             cell["source"] = re.sub(r"^(:label: ex-.+)$", r"\1\n:class: dropdown", "".join(cell["source"]), flags=re.M)
+        elif code and "".join(cell["source"]).endswith("\nclaims"):
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "claims"]
         elif code and "".join(cell["source"]) == "claims.check()":
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "check"]
             cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the check", "code_prompt_hide": "Hide the check"}
     return json.dumps(document)
 
@@ -386,6 +390,9 @@ def write_pictures(app: Sphinx) -> None:
             path.write_bytes(png)
 
 
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # where the name of a class may be broken
+
+
 def method_map() -> str:
     """The registered methods: paper, chapter, file, API entry and a recorded number of each, with links."""
     numbers = recorded_numbers()
@@ -404,7 +411,7 @@ def method_map() -> str:
                 f"{{cite}}`{key}`" if key else "–",
                 f"{{doc}}`{stem[:2]} {chapters()[stem[:2]]} <../notebooks/{stem}>`",
                 f"[{file.rpartition('/')[2]}]({repository()}/blob/main/{file})",
-                f"{{py:class}}`~{module}.{cls.__qualname__}`",
+                f"{{py:class}}`{HUMP.sub(chr(0x200B), cls.__qualname__)} <{module}.{cls.__qualname__}>`",
                 f"[{value}]({repository()}/blob/main/clteach/results/{record}.json)" if record else value,
             )
         )
@@ -414,7 +421,7 @@ def method_map() -> str:
 def recorded_numbers() -> dict[str, tuple[str, str]]:
     """{method: (its score in Class-IL on the small digits, or the FID of a generator, mean ± SEM; name of the record)}."""
     found: dict[str, tuple[str, str]] = {}
-    for recipe in ("split-digits", "multiband-vae-split-digits"):
+    for recipe in ("split-digits", "multiband-vae-split-digits", "diffusion-replay-split-digits"):
         record = results.of_recipe(recipe)
         lines = results.table(record).to_dict("records") if record else []
         for line in lines:
@@ -435,6 +442,15 @@ def paper_of(summary: str) -> str | None:
     keys = re.findall(r"^@\w+\{(\w+),", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.MULTILINE)
     # a paper may have been printed a year after it was published
     return next((key for year in (named[2], r"\d{4}") for key in keys if re.match(author + year, key)), None)
+
+
+NUMBER = re.compile(r"(?<=\d) ± (?=\d)")
+
+
+def keep_together(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """A number and its error stay on one line."""
+    if "body" in context:
+        context["body"] = NUMBER.sub("\u00a0±\u00a0", context["body"])
 
 
 def link_preview(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -533,6 +549,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", fill_in)
     app.connect("doctree-read", name_pictures)
     app.connect("html-page-context", link_preview)
+    app.connect("html-page-context", keep_together)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", from_markdown, priority=400)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

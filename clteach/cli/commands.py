@@ -267,6 +267,7 @@ def reproduce(args: Reproduce) -> int:
         rows=args.rows or None,
         device=args.device,
         together=args.together,
+        keep=args.keep,
         n_jobs=args.jobs,
         fresh=args.fresh,
     )

@@ -126,6 +126,8 @@ class Reproduce(Processes):
     together: bool = False
     """train the seeds of a row at once where that is faster; the numbers are those of single runs within rounding. Runs that
     were begun one by one are begun anew"""
+    keep: bool = False
+    """also keep the trained models, one folder per run, for `Run.load`"""
     out: Path = Path("results")
     """folder for the record, checkpoints and runs"""
 

@@ -121,7 +121,8 @@ def run_jobs(
         n_jobs: processes; None: one per core, but at most 4 on a GPU. 1 with the backend "loky": this process.
         backend: "loky" (processes of this machine), or "dask" or "ray" (a cluster; its machines should share `out`).
         address: address of the cluster's scheduler; None: a cluster on this machine.
-        keep: also keep the trained models, for `clteach.training.run.Run.load`.
+        keep: also keep the trained models, for `clteach.training.run.Run.load`. A finished run whose model was not kept is
+            trained again.
         fresh: start every run anew, instead of reading back what is finished and resuming what is not.
         together: train jobs that differ in their seed alone at once where that is faster (`clteach.train_seeds`). Their
             numbers are then those of single runs within rounding, which grows with the steps.
@@ -148,7 +149,7 @@ def run_jobs(
     if fresh:
         for plan in plans:
             shutil.rmtree(plan.folder, ignore_errors=True)
-    results = {plan.folder: read_back(plan.folder / "result.json") for plan in plans}
+    results = {plan.folder: _read_back(plan.folder, keep) for plan in plans}
     waiting = {plan.folder: plan for plan in plans if results[plan.folder] is None}
     todo = sorted(waiting.values(), key=lambda plan: -plan.cost)
     for plan in todo:
@@ -506,6 +507,13 @@ def read_back(file: Path) -> Result | None:
         return load_sealed(file)
     except CheckpointError:
         return None
+
+
+def _read_back(folder: Path, keep: bool) -> Result | None:
+    """What a finished run left in its folder, or None: also where its model is wanted and was not kept."""
+    result = read_back(folder / "result.json")
+    wanted = keep and result is not None and "diverged" not in result
+    return None if wanted and not (folder / "run.json").exists() else result
 
 
 def check_place(out: Path, n_jobs: int | None) -> None:

@@ -46,6 +46,7 @@ def reproduce(
     rows: Sequence[str] | None = None,
     device: str = "auto",
     together: bool = False,
+    keep: bool = False,
     **how: Any,
 ) -> Path:
     """Run a recipe and write its record, ``out/NAME.json``; an interrupted one continues.
@@ -64,6 +65,7 @@ def reproduce(
         device: "auto", "cpu" or "cuda".
         together: train the seeds of a row at once where that is faster, see `run_jobs`; the record says so. Such runs and
             single ones are not taken for each other: neither goes on with the other's.
+        keep: also keep the trained models, see `run_jobs`.
         **how: passed on to `run_jobs`.
 
     Raises:
@@ -75,10 +77,10 @@ def reproduce(
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
-        if preset is not None or device not in ("auto", "cpu") or rows is not None or together:
+        if preset is not None or device not in ("auto", "cpu") or rows is not None or together or keep:
             raise ConfigError(
-                f"preset={preset!r}, device={device!r}, rows={rows!r}, together={together}: {name} has no presets, runs on "
-                "the CPU, as a whole and seed by seed. Leave them out."
+                f"preset={preset!r}, device={device!r}, rows={rows!r}, together={together}, keep={keep}: {name} has no "
+                "presets, runs on the CPU, as a whole and seed by seed, and keeps no models. Leave them out."
             )
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
@@ -129,7 +131,7 @@ def reproduce(
         )
     started = time.perf_counter()
     jobs = [replace(job, seed=seed) for _, job in cells for seed in range(n_seeds)]
-    results = run_jobs(jobs, out, together=together, **how)
+    results = run_jobs(jobs, out, together=together, keep=keep, **how)
     wall = time.perf_counter() - started
 
     notes = papers.PRESETS[preset].notes_about({job.method for _, job in cells})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
+import re
 import textwrap
 from typing import Any, TypeVar
 
@@ -30,6 +32,8 @@ def by_size(quick: T, full: T) -> T:
 def show_source(*objects: Any) -> Any:
     """The source code of functions, methods or classes, as the installed package runs it: never a stale copy.
 
+    What the docstrings say of arguments, of what is returned and raised is left out; it is on the API page.
+
     Returns:
         An IPython Markdown object: make it the last value of a cell.
     """
@@ -38,5 +42,26 @@ def show_source(*objects: Any) -> Any:
     parts = []
     for each in objects:
         name = f"{each.__module__}.{each.__qualname__}"
-        parts.append(f"*`{name}`*\n\n```python\n{textwrap.dedent(inspect.getsource(each)).rstrip()}\n```")
+        source = _without_sections(textwrap.dedent(inspect.getsource(each)).rstrip())
+        parts.append(f"*`{name}`*\n\n```python\n{source}\n```")
     return Markdown("\n\n".join(parts))
+
+
+def _without_sections(source: str) -> str:
+    """Cut every docstring where its first section ("Args:") begins."""
+    lines, cut = source.split("\n"), set[int]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            begin, end = (
+                node.body[0].lineno,
+                node.body[0].end_lineno or 0,
+            )  # the docstring's second line, behind its last
+            section = next((i for i in range(begin, end) if SECTION.fullmatch(lines[i])), None)
+            if section is not None:
+                last = max(i for i in range(section) if lines[i].strip())  # no blank line is left before the quotes
+                lines[last] += '"""'
+                cut.update(range(last + 1, end))
+    return "\n".join(line for i, line in enumerate(lines) if i not in cut)
+
+
+SECTION = re.compile(r"\s*(Args|Returns|Yields|Raises):")

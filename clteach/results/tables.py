@@ -124,7 +124,37 @@ def readme_table(name: str = "split-digits") -> str:
 
 
 def report(name: str) -> str:
-    """A record as Markdown for a chapter: the table, how it came about, and where it leaves the paper's path."""
+    """A record as Markdown for a chapter: the table and, folded, how it came about and where it leaves the paper's path."""
+    return f"*{_title(name)}.* {_body(name)}"
+
+
+def reports(*recipes: str) -> str:
+    """The reports on the records of some recipes, one below the other, and which of the recipes have no record yet.
+
+    Of more than two, all but the first are folded behind their titles.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    recorded = {recipe: of_recipe(recipe) for recipe in recipes}
+    found = [name for name in recorded.values() if name]
+    parts = [report(name) for name in found[: 1 if len(found) > 2 else 2]]
+    parts += [
+        f"<details>\n<summary>{_title(name)}</summary>\n\n{_body(name)}\n</details>\n" for name in found[len(parts) :]
+    ]
+    missing = ", ".join(f"`clteach reproduce {recipe}`" for recipe, name in recorded.items() if name is None)
+    if missing:
+        parts.append(f"Not recorded yet with this version: {missing}.\n")
+    return "\n\n".join(parts)
+
+
+def _title(name: str) -> str:
+    summary: str = load(name)["summary"]
+    return summary[0].upper() + summary[1:]
+
+
+def _body(name: str) -> str:
+    """What is measured, the table, the verdicts and, folded, all that the numbers depend on."""
     record = load(name)
     verdicts = [cell["verdict"] for cell in record["cells"]]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
@@ -142,37 +172,29 @@ def report(name: str) -> str:
             f"Average {measure.label}{measure.unit}{lower} over all tasks after the last one,",
             "steps per task",
         )
+    said, how = [], []
+    if record["shortened"]:
+        said.append("**A shortened run**: fewer steps, seeds or tasks than the paper's, so no verdict is given.")
+    elif judged:
+        said.append(f"Published cells that agree: {judged.count('agrees')} of {len(judged)}.")
+        alone = " With one seed the spread is not known and counts as 0, so a verdict is weak evidence." * (n == 1)
+        how.append(f"A cell agrees with the published one where {RULE}.{alone}")
+    if "measures" not in record and (table(name)["verdict"] == "recalled").any():
+        said.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
+    if record["deviations"]:
+        how.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
     parts = [
+        f"{what} mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}.{competing}",
         markdown(name),
-        f"*{record['summary'][0].upper()}{record['summary'][1:]}.* {what} "
-        f"mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}.{competing} Settings: {record['preset_source']}. "
+        " ".join(said),
+        "<details>\n<summary>How it was recorded</summary>",
+        f"Settings: {record['preset_source']}. "
         f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} {each}, "
         f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {_duration(record['training_seconds'])} of training.",
+        *how,
+        "</details>",
     ]
-    if record["shortened"]:
-        parts.append("**A shortened run**: fewer steps, seeds or tasks than the paper's, so no verdict is given.")
-    elif judged:
-        alone = " With one seed the spread is not known and counts as 0, so a verdict is weak evidence." * (n == 1)
-        parts.append(f"{judged.count('agrees')} of {len(judged)} published cells agree: {RULE}.{alone}")
-    if "measures" not in record and (table(name)["verdict"] == "recalled").any():
-        parts.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
-    if record["deviations"]:
-        parts.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
-    return "\n\n".join(parts) + "\n"
-
-
-def reports(*recipes: str) -> str:
-    """The reports on the records of some recipes, one below the other, and which of the recipes have no record yet.
-
-    Raises:
-        ConfigError: no such recipe.
-    """
-    recorded = {recipe: of_recipe(recipe) for recipe in recipes}
-    parts = [report(name) for name in recorded.values() if name]
-    missing = ", ".join(f"`clteach reproduce {recipe}`" for recipe, name in recorded.items() if name is None)
-    if missing:
-        parts.append(f"Not recorded yet with this version: {missing}.\n")
-    return "\n\n".join(parts)
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 def _duration(seconds: float) -> str:

@@ -33,6 +33,15 @@ def test_the_record_of_a_recipe_is_the_one_at_full_length(tmp_path: Path, monkey
     text = results.reports("bir-reinit", "bir-ablation", "bir-reinit-digits")
     assert text.index("the command of bir_reinit_b") < text.index("the command of bir_reinit_digits")
     assert text.endswith("Not recorded yet with this version: `clteach reproduce bir-ablation`.\n")
+    # The commands are folded; of more than two records, so are all but the first.
+    assert text.count("<details>") == text.count("</details>") == 2
+    for name in ("c", "d"):
+        record = {**example, "name": f"brain-inspired-replay-{name}", "summary": f"the {name} of all"}
+        (tmp_path / f"bir_{name}.json").write_text(json.dumps(record))
+        monkeypatch.setitem(papers.RECIPES, record["name"], papers.RECIPES["brain-inspired-replay-reinit"])
+    text = results.reports("bir-reinit", "bir-c", "bir-d")
+    assert text.count("<details>") == text.count("</details>") == 5
+    assert "<summary>The c of all</summary>\n\n" in text and "<summary>The d of all</summary>\n\n" in text
     (tmp_path / "bir_reinit_b.json").unlink()
     assert results.of_recipe("bir-reinit") == "bir_reinit_a_shortened"
     with pytest.raises(ConfigError, match="unknown recipe 'bir-re-init'"):
