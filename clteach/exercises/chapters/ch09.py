@@ -255,7 +255,7 @@ EXERCISES = (
     ),
     Exercise(
         "09.ddim_step",
-        "Bug hunt: ε for x̂_0",
+        "Bug hunt: ε for x̂₀",
         2,
         "Code that mixes up the two guesses still draws *something*. Write a step of DDIM: first the guess of the image, "
         "$\\hat x_0 = (x_t - \\sqrt{1 - \\bar\\alpha_t}\\, \\varepsilon_\\theta) / \\sqrt{\\bar\\alpha_t}$, then "
@@ -264,7 +264,7 @@ EXERCISES = (
         _steps,
         (
             Mistake(
-                "ε for x̂_0",
+                "ε for x̂₀",
                 lambda x, eps, now, then: then**0.5 * eps + (1 - then) ** 0.5 * eps,
                 "The guess of the noise stands where the guess of the image belongs.",
             ),
