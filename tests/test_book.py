@@ -235,12 +235,15 @@ def test_what_checks_is_folded_and_named() -> None:
         {"id": "exercise-00-kl-text", "cell_type": "markdown", "metadata": {}, "source": statement},
         {"id": "exercise-00-kl", "cell_type": "code", "metadata": {}, "source": "check()"},
         {"id": "a-check", "cell_type": "code", "metadata": {"tags": ["hide-cell"]}, "source": ["claims.check()"]},
+        {"id": "a-claim", "cell_type": "code", "metadata": {"tags": ["hide-input"]}, "source": ["claims = 1\n", "claims"]},
         {"id": "a", "cell_type": "code", "metadata": {}, "source": "1 + 1"},
     ]
-    exercise, answer, check, other = json.loads(extension().folded(json.dumps({"cells": cells})))["cells"]
+    exercise, answer, check, claim, other = json.loads(extension().folded(json.dumps({"cells": cells})))["cells"]
     assert exercise["source"] == f"{statement}:class: dropdown\n"
     assert answer["metadata"]["tags"] == ["hide-cell"]
-    assert check["metadata"]["mystnb"]["code_prompt_show"] == "Show the check" and other == cells[3]
+    assert check["metadata"]["mystnb"]["code_prompt_show"] == "Show the check" and other == cells[4]
+    # The page's style puts these two side by side.
+    assert check["metadata"]["tags"] == ["hide-cell", "check"] and claim["metadata"]["tags"] == ["hide-input", "claims"]
 
 
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
@@ -271,6 +274,50 @@ def test_a_chapter_is_short_until_it_is_unfolded(html: Path, page: Page, name: s
     print(f"{name}: {folded} px, unfolded {unfolded} px ({folded / unfolded:.0%})")
     # Prose, pictures and the code that teaches are what is left.
     assert folded <= 0.66 * unfolded
+
+
+@pytest.mark.book
+@pytest.mark.browser
+def test_an_exercise_is_a_line_that_brings_its_hint_solution_and_cell(html: Path, page: Page) -> None:
+    page.goto((html / "notebooks" / "02_latent_space.html").as_uri(), wait_until="load")
+    exercise = page.locator("#ex-02-kl")
+    rest = [page.locator(f"#ex-02-kl {path}") for path in ("+ .tip", "+ .tip + .solution", "+ .tip + .solution + .cell")]
+    title = exercise.locator(".admonition-title").first
+    title.wait_for(state="visible")
+    assert not any(each.is_visible() for each in rest)
+    title.click()
+    for each in rest:
+        each.wait_for(state="visible")
+    title.click()
+    rest[0].wait_for(state="hidden")
+    page.emulate_media(media="print")
+    assert all(each.is_visible() for each in rest), "paper cannot be unfolded"
+
+
+@pytest.mark.book
+@pytest.mark.browser
+@pytest.mark.parametrize("name", CHAPTERS or ["notebooks"])
+def test_what_unfolds_a_cell_stands_beside_it_and_hides_nothing(html: Path, page: Page, name: str) -> None:
+    page.goto((html / name).as_uri(), wait_until="load")
+    page.wait_for_timeout(1500)
+    hidden = page.evaluate(
+        """() => [...document.querySelectorAll("article details.hide:not([open]) > summary")].flatMap(summary => {
+        const shown = [...summary.children].filter(each => each.getClientRects().length);
+        if (!shown.length) return [];  // of an exercise that is closed
+        const a = shown[0].getBoundingClientRect(), cell = summary.closest("div.cell");
+        return [cell.previousElementSibling, cell, cell.nextElementSibling]
+            .flatMap(each => [...each?.querySelectorAll("img, td, th, pre, p:not(.admonition-title)") ?? []])
+            .filter(each => each.checkVisibility() && !each.closest("details:not([open])"))
+            .map(each => [each, each.getBoundingClientRect(), (each.closest("table") ?? each).getBoundingClientRect()])
+            .filter(([, , box]) => a.top < box.bottom - 1)  // a table scrolls in itself
+            .filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+            .map(([each]) => `${summary.innerText} on ${each.outerHTML.slice(0, 80)}`); })"""
+    )
+    assert hidden == []
+    page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("article details:not([open])").count() == 0
+    page.evaluate("() => window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("article details[open]").count() == 0
 
 
 @pytest.mark.book

@@ -15,9 +15,23 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   // What stands in a list are its items; the bibliography's have a role of their own, which is not one of them.
   document.querySelectorAll('.citation-list[role="list"] > *').forEach((entry) => entry.setAttribute("role", "listitem"));
-  // What scrolls in itself can be reached with the keyboard.
-  document.querySelectorAll(".cell_output, .cell_output pre").forEach((box) => {
-    if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+  // What scrolls in itself can be reached with the keyboard, also where it was folded at first.
+  const reach = () =>
+    document.querySelectorAll(".bd-article table, .cell_output, .cell_output pre").forEach((box) => {
+      if (box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    });
+  reach();
+  document.addEventListener("toggle", reach, true);
+  // Paper cannot be unfolded.
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll(".bd-article details:not([open])").forEach((each) => each.classList.add("for-print"));
+    document.querySelectorAll(".for-print").forEach((each) => (each.open = true));
+  });
+  window.addEventListener("afterprint", () => {
+    document.querySelectorAll(".for-print").forEach((each) => {
+      each.open = false;
+      each.classList.remove("for-print");
+    });
   });
   // Widgets are drawn after the page has loaded.
   const name = () =>
