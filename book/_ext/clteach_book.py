@@ -55,8 +55,8 @@ SOLUTION = re.compile(r"<!-- solution ([\w.]+) -->")
 # A link in a notebook's output leads to another file of the repository; in the book it leads to that file's page.
 LINK = re.compile(r'(href=\\"[\w./-]+)\.(?:ipynb|md)(?=[#\\])')
 
-# What `show_source` writes above the code; in the book it leads to the name's entry on the API page.
-SHOWN = re.compile(r"\*`(clteach(?:\.[A-Za-z]\w*)+)`\*(?=\\n)")
+# What `show_source` writes above the code; in the book it leads to the API page, from a private method to its class.
+SHOWN = re.compile(r"\*`((clteach(?:\.[A-Za-z]\w*)+)(?:\._\w+)?)`\*(?=\\n)")
 
 
 def repository() -> str:
@@ -125,9 +125,15 @@ def api_index() -> str:
     for room in sorted(rooms, key=lambda room: FLOORS.index(room)):
         head = f"## {room or 'The ground'}\n\n{sentence(f'clteach.{room}') if room else 'What everyone uses.'}\n"
         # The heading says the room, so a row says the rest.
-        rows = [(f"{{doc}}`{each[8:].removeprefix(f'{room}.')} <api/{each[8:]}>`", sentence(each)) for each in rooms[room]]
+        names = {each: breakable(each[8:].removeprefix(f"{room}.")) for each in rooms[room]}
+        rows = [(f"{{doc}}`{name} <api/{each[8:]}>`", sentence(each)) for each, name in names.items()]
         parts.append(f"{head}\n{table(('module', 'what is in it'), *rows)}\n")
     return "\n".join(parts)
+
+
+def breakable(name: str) -> str:
+    """A dotted name that may be broken behind its dots and underscores, and nowhere else."""
+    return re.sub(r"(?<=[._])", "\u200b", name)
 
 
 FLOORS = [*"cli results experiments training methods learners notebook exercises plots metrics data models".split(), ""]
@@ -269,7 +275,8 @@ def folded(notebook: str) -> str:
         exercise, code = cell["id"].startswith("exercise-"), cell["cell_type"] == "code"
         if exercise and code:
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "hide-cell"]
-            cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the cell", "code_prompt_hide": "Hide the cell"}
+            what = "the imports" if re.fullmatch(r"exercise-\d\d", cell["id"]) else "the cell"
+            cell["metadata"]["mystnb"] = {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}
         elif exercise:
             cell["source"] = re.sub(r"^(:label: ex-.+)$", r"\1\n:class: dropdown", "".join(cell["source"]), flags=re.M)
         elif code and "".join(cell["source"]).endswith("\nclaims"):
@@ -293,13 +300,30 @@ def alts_of(notebook: str) -> dict[str, str]:
     }
 
 
+def wide_of(notebook: str) -> set[str]:
+    """The pictures that are more than twice as wide as they are high, by name of their file as in `alts_of`."""
+    pictures = [
+        base64.b64decode(output["data"]["image/png"])
+        for cell in json.loads(notebook)["cells"]
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    # PNG: width and height are the bytes 16 to 23
+    return {
+        hashlib.sha256(png).hexdigest() for png in pictures if int.from_bytes(png[16:20]) > 2 * int.from_bytes(png[20:24])
+    }
+
+
 ALTS: dict[str, str] = {}
+WIDE: set[str] = set()
 
 
 def name_pictures(app: Sphinx, doctree: Any) -> None:
     """Give every picture among a notebook's outputs the text for readers who do not see it."""
     for image in doctree.findall(lambda node: node.tagname == "image"):
         image["alt"] = ALTS.get(Path(image["uri"]).stem, image.get("alt", ""))
+        if Path(image["uri"]).stem in WIDE:  # which a phone shows scrolled rather than unreadably small
+            image["classes"].append("wide")
 
 
 def live_block(chapter: str) -> str:
@@ -328,13 +352,14 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the names that a page may use, such as ``{{ api }}``, and put solutions under a chapter's exercises."""
     if docname.startswith("notebooks/"):  # the source is JSON
         ALTS.update(alts_of(source[0]))
+        WIDE.update(wide_of(source[0]))
         source[0] = folded(source[0])
         source[0] = with_summary(docname.partition("/")[2], source[0])
         source[0] = with_live_model(docname.partition("/")[2], source[0])
         source[0] = SOLUTION.sub(lambda match: json.dumps(course.solution(match[1]))[1:-1], source[0])
         source[0] = LINK.sub(r"\1.html", source[0])
         source[0] = SHOWN.sub(
-            lambda m: f'<a href=\\"../book/api/{page_of(m[1])}.html#{m[1]}\\"><em><code>{m[1]}</code></em></a>',
+            lambda m: f'<a href=\\"../book/api/{page_of(m[2])}.html#{m[2]}\\"><em><code>{m[1]}</code></em></a>',
             source[0],
         )
     if docname.startswith("book/"):
@@ -445,12 +470,24 @@ def paper_of(summary: str) -> str | None:
 
 
 NUMBER = re.compile(r"(?<=\d) ± (?=\d)")
+OPTION = re.compile(r'(?<=<span class="pre)(?=">-{1,2}\w[\w.-]{0,20}</span>)')
+VERDICT = re.compile(r"(?<=<td><p>)not (published|known here)(?=</p>)")
+CODE = re.compile(r'(?<=<div class="highlight"><pre>)<span></span>.*?(?=\n</pre>)', re.DOTALL)
 
 
 def keep_together(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """A number and its error stay on one line."""
+    """A number and its error, or an option, stay on one line; a line of code that is broken goes on below its beginning."""
     if "body" in context:
-        context["body"] = NUMBER.sub("\u00a0±\u00a0", context["body"])
+        body = NUMBER.sub("\u00a0±\u00a0", context["body"])
+        body = OPTION.sub(" option", body)
+        body = VERDICT.sub(lambda match: match[0].replace(" ", "\u00a0"), body)
+        context["body"] = CODE.sub(lambda match: "".join(map(code_line, match[0].split("\n"))), body)
+
+
+def code_line(line: str) -> str:
+    """One line of highlighted code, which knows how far it is indented."""
+    text = TAG.sub("", line)
+    return f'<span class="code-line" style="--indent:{len(text) - len(text.lstrip(" "))}">{line}\n</span>'
 
 
 def link_preview(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

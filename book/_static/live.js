@@ -540,8 +540,8 @@ window.clteachLive = (() => {
       const i = apart.reduce((best, v, index) => (v < apart[best] ? index : best), 0);
       const digit = facts.classes[i];
       drawn.show(model.answer(z), `The decoder's picture of the point ${z.map((v) => v.toFixed(2)).join(", ")}`);
-      nearest.show(letters(facts.images[i]), `The nearest test image, a ${digit}`);
-      near.textContent = `nearest test image: a ${digit}`;
+      nearest.show(letters(facts.images[i]), `The nearest test image, ${digit === 8 ? "an" : "a"} ${digit}`);
+      near.textContent = `nearest test image: ${digit === 8 ? "an" : "a"} ${digit}`;
       const ten = apart
         .map((v, index) => [v, facts.classes[index]])
         .sort((a, b) => a[0] - b[0])
@@ -623,9 +623,9 @@ window.clteachLive = (() => {
       pictures.forEach(({ show: paint, name }, aligned) =>
         paint(model.decode(!aligned, task, ...given), `${name}: picture of task ${task + 1}`),
       );
-      const often = facts.frequency[task].map((share, k) => `bit ${k + 1} in ${percent(share)}`);
+      const often = facts.frequency[task].map((share, k) => `${k ? "bit" : "Bit"} ${k + 1} ${k ? "in" : "is on in"} ${percent(share)}${k ? "" : " of its images"}`);
       said.textContent =
-        `Task ${task + 1}, the digits ${2 * task} and ${2 * task + 1}. Of its images, on are: ${often.join(", ")}. ` +
+        `Task ${task + 1}, the digits ${2 * task} and ${2 * task + 1}. ${often.join(", ")}. ` +
         `Left: the local decoder, which has just learned task 5 alone. Right: the decoder after alignment.`;
       times.change = performance.now() - started;
     }

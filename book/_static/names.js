@@ -16,9 +16,16 @@ document.addEventListener("DOMContentLoaded", () => {
   // What stands in a list are its items; the bibliography's have a role of their own, which is not one of them.
   document.querySelectorAll('.citation-list[role="list"] > *').forEach((entry) => entry.setAttribute("role", "listitem"));
   // What scrolls in itself can be reached with the keyboard, also where it was folded at first.
+  // Where it goes on, its edge fades.
+  const fade = (box) => {
+    box.classList.toggle("more-below", box.scrollTop + box.clientHeight < box.scrollHeight - 4);
+    box.classList.toggle("more-right", box.scrollLeft + box.clientWidth < box.scrollWidth - 4);
+  };
+  document.addEventListener("scroll", ({ target }) => target.matches?.(".more-below, .more-right, [tabindex]") && fade(target), true);
   const reach = () =>
     document.querySelectorAll(".bd-article table, .cell_output, .cell_output pre").forEach((box) => {
       if (box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      fade(box);
     });
   reach();
   document.addEventListener("toggle", reach, true);

@@ -25,7 +25,7 @@ HEAD = """\
 ### With a check
 
 Write the function, run the cell, and read what the check says: what was tried, what was expected, and a hint. Try as often \
-as you like. In the online book, a hint and the solution are folded up under each exercise."""
+as you like. In the online book, a click on an exercise shows its text, and under it a hint, the solution and the cell."""
 CONFIG = """\
 c = get_config()
 c.CourseDirectory.course_id = "clteach"

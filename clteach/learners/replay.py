@@ -29,8 +29,7 @@ def imitation_loss(
 
     * **hard** targets: cross-entropy with the old model's most probable label.
     * **soft** targets (distillation, Hinton et al. 2015):
-      $-T^2 \sum_c \mathrm{softmax}(z^{\text{old}}/T)_c \, \log \mathrm{softmax}(z/T)_c$; units the old model does not
-      know have target 0.
+      -T² Σ_c p_old,c log p_c at temperature T; units that the old model does not know have target 0.
 
     In Task-IL there is no telling which head an input belongs to: the loss is the mean over all past heads.
 

@@ -122,7 +122,7 @@ def controlled_forgetting(
     Returns:
         (R, *shape) targets, and (R,) bool: which were replaced.
     """
-    # sim(λ̃, λ) = λ̃ᵀλ / (‖λ̃‖ ‖λ‖)
+    # sim(λ_old, λ) = λ_oldᵀλ / (‖λ_old‖ ‖λ‖)
     similarity = F.normalize(latents) @ F.normalize(candidate_latents).T  # (R, C)
     closest, which = similarity.max(1)
     replaced = closest > gamma

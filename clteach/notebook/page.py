@@ -32,7 +32,8 @@ def by_size(quick: T, full: T) -> T:
 def show_source(*objects: Any) -> Any:
     """The source code of functions, methods or classes, as the installed package runs it: never a stale copy.
 
-    What the docstrings say of arguments, of what is returned and raised is left out; it is on the API page.
+    What the docstrings say of arguments, of what is returned and raised, and formulas in TeX are left out; the API page has
+    them.
 
     Returns:
         An IPython Markdown object: make it the last value of a cell.
@@ -42,13 +43,13 @@ def show_source(*objects: Any) -> Any:
     parts = []
     for each in objects:
         name = f"{each.__module__}.{each.__qualname__}"
-        source = _without_sections(textwrap.dedent(inspect.getsource(each)).rstrip())
+        source = _shortened(textwrap.dedent(inspect.getsource(each)).rstrip())
         parts.append(f"*`{name}`*\n\n```python\n{source}\n```")
     return Markdown("\n\n".join(parts))
 
 
-def _without_sections(source: str) -> str:
-    """Cut every docstring where its first section ("Args:") begins."""
+def _shortened(source: str) -> str:
+    """Cut every docstring where its first section ("Args:") begins, and displayed formulas out of what is left."""
     lines, cut = source.split("\n"), set[int]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
@@ -59,8 +60,20 @@ def _without_sections(source: str) -> str:
             section = next((i for i in range(begin, end) if SECTION.fullmatch(lines[i])), None)
             if section is not None:
                 last = max(i for i in range(section) if lines[i].strip())  # no blank line is left before the quotes
-                lines[last] += '"""'
+                if last < begin:
+                    lines[last] += '"""'
+                else:
+                    last += 1
+                    lines[last] = lines[end - 1]  # the quotes
                 cut.update(range(last + 1, end))
+            inside = False
+            for i in range(begin, end):
+                formula = lines[i].strip().startswith("$$") or inside
+                inside ^= lines[i].count("$$") % 2 == 1
+                if formula:
+                    cut.add(i)
+                elif i - 1 in cut and not lines[i].strip():
+                    cut.add(i)  # one blank line is left of two
     return "\n".join(line for i, line in enumerate(lines) if i not in cut)
 
 

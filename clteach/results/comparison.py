@@ -219,7 +219,7 @@ def _cell(line: Any, published_sem: bool) -> str:
 
 
 def sources(table: pd.DataFrame) -> str:
-    """How the lines of a table came about, as a Markdown list: command, seeds, steps and machine of every record."""
+    """How the lines of a table came about, folded: command, seeds, steps and machine of every record, as a Markdown list."""
     items = []
     for name in dict.fromkeys(table["record"]):
         if name == "live":
@@ -233,7 +233,7 @@ def sources(table: pd.DataFrame) -> str:
             f"Settings: {record['preset_source']}."
             f"{' **A shortened run**, so no verdict is given.' * record['shortened']}\n"
         )
-    return "".join(items)
+    return f"<details>\n<summary>How it was recorded</summary>\n\n{''.join(items)}\n</details>\n"
 
 
 def beside_paper(stream: str, preset: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import isnan, nan
 
 import pandas as pd
@@ -75,11 +76,11 @@ def overview(name: str) -> pd.DataFrame:
     return wide.loc[long["row"].unique(), present].fillna("–")
 
 
-def percent(mean: float, sem: float | None) -> str:
+def percent(mean: float, sem: float | None, digits: int = 1) -> str:
     """ "93.3 ± 0.4", or "93.3" where there is no SEM; a dash where there is no number."""
     if isnan(mean):
         return "–"
-    return f"{mean:.1f}" if sem is None or isnan(sem) else f"{mean:.1f} ± {sem:.1f}"
+    return f"{mean:.{digits}f}" if sem is None or isnan(sem) else f"{mean:.{digits}f} ± {sem:.{digits}f}"
 
 
 def shown(name: str) -> tuple[list[str], list[list[str]]]:
@@ -91,26 +92,31 @@ def shown(name: str) -> tuple[list[str], list[list[str]]]:
     measures, rows = record.get("measures"), record.get("axis") or "method"
     if measures is not None:
         lines = long.to_dict("records")
-        body = [[line["row"], *(percent(line[m], line[f"{m} sem"]) for m in measures)] for line in lines]
+        digits = {m: 1 if long[m].abs().max() > 2 else 3 for m in measures}  # of shares and cosines one says too little
+        body = [[line["row"], *(percent(line[m], line[f"{m} sem"], digits[m]) for m in measures)] for line in lines]
         return ["", *measures.values()], body
+    judged = record["cells"][0].get("measure", "accuracy")
+    generators = judged != "accuracy"  # which are asked for no class, so they have no scenario
     if long["published"].isna().all():
         wide = overview(name)
         body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
-        return [rows, *(f"{scenario}-incremental" for scenario in wide)], body
+        return [rows, *([MEASURES[judged].label] if generators else [f"{scenario}-incremental" for scenario in wide])], body
     body = []
     for line in long.to_dict("records"):
         paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])
         paper += "?" * (line["verdict"] == "recalled")
         difference = "–" if isnan(line["difference"]) else f"{round(line['difference'], 1) + 0.0:+.1f}"  # no "-0.0"
         ours = percent(line["mean"], line["sem"])
-        body.append([line["row"], line["scenario"], ours, paper, difference, line["verdict"]])
-    return [rows, "scenario", "ours", "published", "difference", "verdict"], body
+        scenario = [] if generators else [line["scenario"]]
+        body.append([line["row"], *scenario, ours, paper, difference, line["verdict"]])
+    return [rows, *([] if generators else ["scenario"]), "ours", "published", "difference", "verdict"], body
 
 
-def markdown(name: str) -> str:
-    """`shown` as a Markdown table."""
+def markdown(name: str, rows: Collection[str] | None = None) -> str:
+    """`shown` as a Markdown table, of these rows alone (None: all)."""
     head, body = shown(name)
-    return "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *body])
+    lines = [line for line in body if rows is None or line[0] in rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [head, ["---"] * len(head), *lines])
 
 
 def readme_table(name: str = "split-digits") -> str:
@@ -123,9 +129,14 @@ def readme_table(name: str = "split-digits") -> str:
     return f"{markdown(name)}\n{caption}\n"
 
 
-def report(name: str) -> str:
-    """A record as Markdown for a chapter: the table and, folded, how it came about and where it leaves the paper's path."""
-    return f"*{_title(name)}.* {_body(name)}"
+def report(name: str, rows: Collection[str] | None = None) -> str:
+    """A record as Markdown for a chapter: the table and, folded, how it came about and where it leaves the paper's path.
+
+    Args:
+        name: the record.
+        rows: show these rows alone; None: all.
+    """
+    return f"*{_title(name)}.* {_body(name, rows)}"
 
 
 def reports(*recipes: str) -> str:
@@ -153,10 +164,10 @@ def _title(name: str) -> str:
     return summary[0].upper() + summary[1:]
 
 
-def _body(name: str) -> str:
+def _body(name: str, rows: Collection[str] | None = None) -> str:
     """What is measured, the table, the verdicts and, folded, all that the numbers depend on."""
     record = load(name)
-    verdicts = [cell["verdict"] for cell in record["cells"]]
+    verdicts = [cell["verdict"] for cell in record["cells"] if rows is None or cell["row"] in rows]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
     n, device = len(record["seeds"]), record["device"]
     competing = ""
@@ -179,13 +190,15 @@ def _body(name: str) -> str:
         said.append(f"Published cells that agree: {judged.count('agrees')} of {len(judged)}.")
         alone = " With one seed the spread is not known and counts as 0, so a verdict is weak evidence." * (n == 1)
         how.append(f"A cell agrees with the published one where {RULE}.{alone}")
-    if "measures" not in record and (table(name)["verdict"] == "recalled").any():
+    lines = table(name)
+    lines = lines if rows is None else lines[lines["row"].isin(rows)]
+    if "measures" not in record and (lines["verdict"] == "recalled").any():
         said.append("Published numbers with a question mark were recalled, not looked up: they give no verdict.")
     if record["deviations"]:
         how.append("Deviations:\n" + "".join(f"\n* {deviation}" for deviation in record["deviations"]))
     parts = [
         f"{what} mean{' ± SEM' if n > 1 else ''} over {n} seed{'s'[: n > 1]}.{competing}",
-        markdown(name),
+        markdown(name, rows),
         " ".join(said),
         "<details>\n<summary>How it was recorded</summary>",
         f"Settings: {record['preset_source']}. "
