@@ -30,6 +30,8 @@ from clteach.seeding import generator
 from clteach.training.run import Run
 
 FILE = Path(__file__).parents[1] / "results" / "dreamed_photographs.safetensors"
+ROWS = 10
+"""Classes that are shown, the same number of each task that was learned."""
 SHOWN = 6
 """Photographs of a class, and dreams of it."""
 DREAMS = 100
@@ -75,6 +77,7 @@ def make(folder: str | Path, out: str | Path = FILE, seed: int = 0) -> Path:
         )
     features = encode(photographs, **CIFAR10).x_train
     learned = int((~run.accuracy.isnan()).any(1).sum())  # tasks
+    per_task = -(-ROWS // learned)
     tensors: dict[str, Tensor] = {}
     classes: list[dict[str, Any]] = []
     with bar("dreams") as report:
@@ -85,7 +88,7 @@ def make(folder: str | Path, out: str | Path = FILE, seed: int = 0) -> Path:
                 found, label = nearest(dreams, features), photographs.classes.index(name)
                 share = float((photographs.y_train[found] == label).double().mean())
                 classes.append({"name": name, "task": t, "share": share})
-                if unit == stream.spec.units[t][0]:
+                if unit in stream.spec.units[t][:per_task]:
                     real = (photographs.y_train == label).nonzero()[:SHOWN, 0]
                     tensors[f"{name}/real"] = photographs.x_train[real]
                     tensors[f"{name}/nearest"] = photographs.x_train[found[:SHOWN]]
@@ -100,7 +103,7 @@ def make(folder: str | Path, out: str | Path = FILE, seed: int = 0) -> Path:
 
 
 def load(path: str | Path = FILE) -> tuple[list[Dreamed], dict[str, Any]]:
-    """The first class of every task, dreamed of after the last; and how they were recorded, with every class's share.
+    """The first classes of every task, dreamed of after the last; and how they were recorded, with every class's share.
 
     Raises:
         CheckpointError: the file is missing or damaged.
