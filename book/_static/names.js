@@ -29,6 +29,7 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   reach();
   document.addEventListener("toggle", reach, true);
+  ["load", "resize"].forEach((event) => window.addEventListener(event, reach));
   // Paper cannot be unfolded.
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll(".bd-article details:not([open])").forEach((each) => each.classList.add("for-print"));

@@ -24,6 +24,17 @@ def test_nearest_is_what_a_loop_finds() -> None:
         assert distances[index] == pytest.approx(min(distances))
 
 
+def test_the_package_has_dreams_of_as_many_classes_of_every_learned_task() -> None:
+    shown, about = dreamed_photographs.load()
+    tasks = about["run"]["tasks"]
+    assert [each.task for each in shown] == [t for t in range(tasks) for _ in range(-(-dreamed_photographs.ROWS // tasks))]
+    assert about["run"]["steps"] == 5000 and "dirty" not in about["commit"]
+    assert len(about["classes"]) == 10 * tasks
+    # of the first task, which a network learns without replay, most dreams come near photographs of the class or its like
+    first = [each["share"] for each in about["classes"] if each["task"] == 0]
+    assert sum(first) / len(first) > 0.1, "chance is one in a hundred"
+
+
 @pytest.fixture
 def small_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CIFAR-100 of three random training images per class."""
