@@ -472,7 +472,7 @@ def paper_of(summary: str) -> str | None:
 NUMBER = re.compile(r"(?<=\d) ± (?=\d)")
 OPTION = re.compile(r'(?<=<span class="pre)(?=">-{1,2}\w[\w.-]{0,20}</span>)')
 VERDICT = re.compile(r"(?<=<td><p>)not (published|known here)(?=</p>)")
-CODE = re.compile(r'(?<=<div class="highlight"><pre>)<span></span>.*?(?=\n</pre>)', re.DOTALL)
+CODE = re.compile(r'(?<=<div class="highlight"><pre>)(<span></span>.*?)\n(?=</pre>)', re.DOTALL)
 
 
 def keep_together(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -481,7 +481,7 @@ def keep_together(app: Sphinx, pagename: str, templatename: str, context: dict[s
         body = NUMBER.sub("\u00a0±\u00a0", context["body"])
         body = OPTION.sub(" option", body)
         body = VERDICT.sub(lambda match: match[0].replace(" ", "\u00a0"), body)
-        context["body"] = CODE.sub(lambda match: "".join(map(code_line, match[0].split("\n"))), body)
+        context["body"] = CODE.sub(lambda match: "".join(map(code_line, match[1].split("\n"))), body)
 
 
 def code_line(line: str) -> str:
