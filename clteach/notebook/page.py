@@ -52,28 +52,25 @@ def _shortened(source: str) -> str:
     """Cut every docstring where its first section ("Args:") begins, and displayed formulas out of what is left."""
     lines, cut = source.split("\n"), set[int]()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            begin, end = (
-                node.body[0].lineno,
-                node.body[0].end_lineno or 0,
-            )  # the docstring's second line, behind its last
-            section = next((i for i in range(begin, end) if SECTION.fullmatch(lines[i])), None)
-            if section is not None:
-                last = max(i for i in range(section) if lines[i].strip())  # no blank line is left before the quotes
-                if last < begin:
-                    lines[last] += '"""'
-                else:
-                    last += 1
-                    lines[last] = lines[end - 1]  # the quotes
-                cut.update(range(last + 1, end))
-            inside = False
-            for i in range(begin, end):
-                formula = lines[i].strip().startswith("$$") or inside
-                inside ^= lines[i].count("$$") % 2 == 1
-                if formula:
-                    cut.add(i)
-                elif i - 1 in cut and not lines[i].strip():
-                    cut.add(i)  # one blank line is left of two
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or not ast.get_docstring(node):
+            continue
+        # Counted from 0, the docstring's second line is `begin`, and its last one, with the quotes, is before `end`.
+        begin, end = node.body[0].lineno, node.body[0].end_lineno or 0
+        section = next((i for i in range(begin, end) if SECTION.fullmatch(lines[i])), None)
+        if section is not None:
+            last = max(i for i in range(section) if lines[i].strip())  # no blank line is left before the quotes
+            if last < begin:
+                lines[last] += '"""'
+            else:
+                last += 1
+                lines[last] = lines[end - 1]
+            cut.update(range(last + 1, end))
+        inside = False
+        for i in range(begin, end):
+            formula = inside or lines[i].strip().startswith("$$")
+            inside ^= lines[i].count("$$") % 2 == 1
+            if formula or (i - 1 in cut and not lines[i].strip()):  # of two blank lines one is left
+                cut.add(i)
     return "\n".join(line for i, line in enumerate(lines) if i not in cut)
 
 
