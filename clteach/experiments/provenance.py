@@ -25,8 +25,19 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def as_one(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several machines as one: what they have in common as it is, the rest one after the other (``"EPYC, Xeon"``)."""
-    return {key: in_turn([each[key] for each in machines]) for key in machines[0]}
+    """Several machines as one: what they have in common as it is, the rest one after the other (``"EPYC, Xeon"``).
+
+    What some of them lack, such as a GPU, is that of the others.
+    """
+    known = {key: [each[key] for each in machines if each[key] is not None] for key in machines[0]}
+    return {key: in_turn(values) if values else None for key, values in known.items()}
+
+
+def named(device: Mapping[str, Any]) -> str:
+    """What a `machine`, or several `as_one`, computed on: "NVIDIA H200", or where some had no GPU "NVIDIA H200, EPYC"."""
+    kinds = str(device["type"]).split(", ")
+    names = [device["gpu"]] * ("cuda" in kinds) + [device["cpu"]] * ("cpu" in kinds)
+    return ", ".join(name or "a CPU" for name in names)
 
 
 def in_turn(values: Sequence[Any]) -> Any:

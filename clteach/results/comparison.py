@@ -11,7 +11,7 @@ from clteach.data.catalogue import outline
 from clteach.data.streams import make_stream
 from clteach.data.tasks import SCENARIOS, Stream
 from clteach.errors import ConfigError, unknown
-from clteach.experiments import agreement, papers
+from clteach.experiments import agreement, papers, provenance
 from clteach.learners.learner import Learner
 from clteach.methods import METHODS, build, configure, method
 from clteach.metrics.accuracy import average_accuracy, forgetting, mean_sem
@@ -226,10 +226,10 @@ def sources(table: pd.DataFrame) -> str:
             items.append("* live: computed on this page\n")
             continue
         record = records.load(name)
-        n, device = len(record["seeds"]), record["device"]
+        n = len(record["seeds"])
         items.append(
             f"* `{record['command']}`, clteach {record['version']}, {n} seed{'s'[: n > 1]}, "
-            f"{record['steps']} steps per task, on {device['gpu'] or device['cpu'] or 'a CPU'}. "
+            f"{record['steps']} steps per task, on {provenance.named(record['device'])}. "
             f"Settings: {record['preset_source']}."
             f"{' **A shortened run**, so no verdict is given.' * record['shortened']}\n"
         )

@@ -8,6 +8,7 @@ from math import isnan, nan
 import pandas as pd
 
 from clteach.experiments.agreement import RULE, in_the_paper, published
+from clteach.experiments.provenance import named
 from clteach.metrics.accuracy import MEASURES
 from clteach.results.records import load, names
 
@@ -169,7 +170,7 @@ def _body(name: str, rows: Collection[str] | None = None) -> str:
     record = load(name)
     verdicts = [cell["verdict"] for cell in record["cells"] if rows is None or cell["row"] in rows]
     judged = [verdict for verdict in verdicts if verdict in ("agrees", "differs")]
-    n, device = len(record["seeds"]), record["device"]
+    n = len(record["seeds"])
     competing = ""
     if any(cell.get("scenario") == "class" and "average_accuracy" in cell for cell in record["cells"]):
         every = record["stream"].get("active_units") == "all"
@@ -203,7 +204,7 @@ def _body(name: str, rows: Collection[str] | None = None) -> str:
         "<details>\n<summary>How it was recorded</summary>",
         f"Settings: {record['preset_source']}. "
         f"`{record['command']}`, clteach {record['version']} at {record['commit']}, {record['steps']} {each}, "
-        f"on {device['gpu'] or device['cpu'] or 'a CPU'}; {_duration(record['training_seconds'])} of training.",
+        f"on {named(record['device'])}; {_duration(record['training_seconds'])} of training.",
         *how,
         "</details>",
     ]

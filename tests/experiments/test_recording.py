@@ -85,6 +85,17 @@ def test_a_machine_of_the_record_is_not_named_twice() -> None:
     assert provenance.as_one([before, {"cpu": "third", "cores": 4}]) == {"cpu": "one, other, third", "cores": "2, 4"}
 
 
+def test_rows_of_a_gpu_and_of_a_cpu_name_both() -> None:
+    gpu = {"type": "cuda", "cpu": "EPYC", "gpu": "H200"}
+    cpu = {"type": "cpu", "cpu": "Xeon", "gpu": None}
+    assert provenance.named(gpu) == "H200" and provenance.named(cpu) == "Xeon"
+    assert provenance.named({"type": "cpu", "cpu": "", "gpu": None}) == "a CPU"
+    both = provenance.as_one([gpu, cpu])
+    assert both == {"type": "cuda, cpu", "cpu": "EPYC, Xeon", "gpu": "H200"}
+    assert provenance.named(both) == "H200, EPYC, Xeon"
+    assert provenance.as_one([both, cpu]) == both and provenance.as_one([cpu, cpu]) == cpu
+
+
 @pytest.mark.usefixtures("small_recipe")
 def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = papers.RECIPES["split-digits"]
@@ -165,7 +176,7 @@ def test_a_full_run_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert lines[0] == "| method | scenario | ours | published | difference | verdict |"
     assert "| 50.0 ± 1.0 |" in lines[-1] and "| – |" in lines[2]
     agreeing = int(record["cells"][2]["verdict"] == "agrees")
-    assert f"{agreeing} of 1 published cells agree" in results.report(str(path))
+    assert f"Published cells that agree: {agreeing} of 1." in results.report(str(path))
     assert "weak evidence" not in results.report(str(path))
     assert results.scores(str(path), "class") == {"None": record["cells"][2]["average_accuracy"]["seeds"]}
     with pytest.raises(ConfigError, match="unknown scenario 'None'"):

@@ -60,7 +60,7 @@ def three_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             **{"name": name, "command": f"clteach reproduce {name}", "version": "0", "steps": 2000, "axis": None},
             **{"seeds": [0, 1, 2], "shortened": False, "preset": "2022", "preset_source": "a paper"},
             **{
-                "device": {"gpu": None, "cpu": "a CPU"},
+                "device": {"type": "cpu", "gpu": None, "cpu": "a CPU"},
                 "stream": {"name": "split-mnist", "tasks": 5, "fingerprint": "f"},
             },
             **more,
