@@ -569,11 +569,30 @@ def test_every_module_has_a_page_and_a_sentence(tmp_path: Path) -> None:
     assert not [name for name in written if "chapters." in name]  # the solutions
     index = book.api_index()
     for name in written:
-        assert f"{{doc}}`{name} <api/{name}>`" in index
+        # Its heading says the room; a long name may be broken, but not within a word.
+        room, _, rest = name.partition(".")
+        shown = (rest or room).replace("_", "_\u200b").replace(".", ".\u200b")
+        assert f"{{doc}}`{shown} <api/{name}>`" in index
         assert re.fullmatch(r"[A-Z`*].{15,160}[.:?]", book.sentence(f"clteach.{name}")), book.sentence(
             f"clteach.{name}"
         )
     assert sorted(book.FLOORS) == sorted({name.partition(".")[0] for name in written if "." in name} | {""})
+
+
+def test_a_line_of_the_page_is_broken_where_it_may_be() -> None:
+    body = (
+        '<td><p>93.3 ± 0.4</p></td><td><p>not known here</p></td> <code><span class="pre">--ewc.lam</span></code>'
+        '<div class="highlight"><pre><span></span><b>if</b> x:\n    <b>y</b>\n\nz\n</pre></div>'
+    )
+    context = {"body": body}
+    extension().keep_together(None, "p", "t", context, None)
+    assert "93.3\u00a0±\u00a00.4" in context["body"] and "not\u00a0known\u00a0here" in context["body"]
+    assert '<span class="pre option">--ewc.lam</span>' in context["body"]
+    lines = re.findall(r'<span class="code-line" style="--indent:(\d+)">(.*?)\n</span>', context["body"])
+    assert [int(indent) for indent, _ in lines] == [0, 4, 0, 0]
+    code = re.sub(r"<[^>]+>", "", re.search(r"<pre>(.*)</pre>", context["body"], re.DOTALL)[1])  # type: ignore[index]
+    assert code == "if x:\n    y\n\nz\n", "what is copied is what was written"
+    assert extension().table(("a", "b|c")).split("\n")[0] == r"| a | b\|c |"
 
 
 @pytest.mark.book
