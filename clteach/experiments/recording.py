@@ -199,9 +199,12 @@ def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequenc
     kept = [{"commit": before["commit"], **cell} for cell in before["cells"] if cell["row"] not in run]
     if not kept:
         return new
+    command = before["command"]
+    if "--rows" in command:  # it does not make the whole table, so the new rows' command belongs to it
+        command = " && ".join(dict.fromkeys([*command.split(" && "), new["command"]]))
     return {
         **new,
-        "command": before["command"],
+        "command": command,
         "commit": in_turn([cell["commit"] for cell in (*kept, *new["cells"])]),
         "training_seconds": before["training_seconds"] + new["training_seconds"],
         "wall_seconds": None,

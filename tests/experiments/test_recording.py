@@ -125,6 +125,9 @@ def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch
 
     alone = json.loads(reproduce("split-digits", tmp_path / "alone", rows=["new"], **how).read_text())
     assert alone["command"] == "clteach reproduce split-digits --seeds 2 --iters 2 --rows new"
+    for _ in range(2):  # rows that came in turn have the command of each, once
+        both = json.loads(reproduce("split-digits", tmp_path / "alone", rows=["other"], **how).read_text())
+        assert both["command"] == f"{alone['command']} && {alone['command'].replace('new', 'other')}"
     write_json(path, record)  # whose first row has another first scenario than the row that comes
     more = json.loads(reproduce("split-digits", tmp_path, rows=["other"], **how).read_text())
     assert [cell["row"] for cell in more["cells"]] == ["new"] * 3 + ["None"] * 3 + ["other"]
