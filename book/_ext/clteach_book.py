@@ -301,16 +301,17 @@ def alts_of(notebook: str) -> dict[str, str]:
 
 
 def wide_of(notebook: str) -> set[str]:
-    """The pictures that are more than twice as wide as they are high, by name of their file as in `alts_of`."""
+    """The pictures of many panels, far wider than high, by name of their file as in `alts_of`; small images need no room."""
     pictures = [
         base64.b64decode(output["data"]["image/png"])
         for cell in json.loads(notebook)["cells"]
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", {})
+        and "rows of pictures" not in output["metadata"].get("image/png", {}).get("alt", "")
     ]
     # PNG: width and height are the bytes 16 to 23
     return {
-        hashlib.sha256(png).hexdigest() for png in pictures if int.from_bytes(png[16:20]) > 2 * int.from_bytes(png[20:24])
+        hashlib.sha256(png).hexdigest() for png in pictures if int.from_bytes(png[16:20]) > 2.4 * int.from_bytes(png[20:24])
     }
 
 
