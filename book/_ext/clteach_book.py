@@ -290,28 +290,27 @@ def folded(notebook: str) -> str:
 SUMMARY = re.compile(r"^\*\*The question\.\*\* .+\n\n\*\*The answer\.\*\* .+$", re.MULTILINE)
 
 
+def pictures_in(notebook: str) -> Iterator[tuple[str, bytes, str | None]]:
+    """Name of its file without the ending, PNG, and what it says of itself, of every picture among a notebook's outputs."""
+    for cell in json.loads(notebook)["cells"]:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                png = base64.b64decode(output["data"]["image/png"])
+                yield hashlib.sha256(png).hexdigest(), png, output["metadata"].get("image/png", {}).get("alt")
+
+
 def alts_of(notebook: str) -> dict[str, str]:
-    """{name of a picture's file, without its ending: what the picture says of itself}, of a notebook's outputs."""
-    return {
-        hashlib.sha256(base64.b64decode(output["data"]["image/png"])).hexdigest(): output["metadata"]["image/png"]["alt"]
-        for cell in json.loads(notebook)["cells"]
-        for output in cell.get("outputs", ())
-        if "alt" in output.get("metadata", {}).get("image/png", {})
-    }
+    """{name of a picture as in `pictures_in`: what it says of itself}."""
+    return {name: alt for name, _, alt in pictures_in(notebook) if alt is not None}
 
 
 def wide_of(notebook: str) -> set[str]:
-    """The pictures of many panels, far wider than high, by name of their file as in `alts_of`; small images need no room."""
-    pictures = [
-        base64.b64decode(output["data"]["image/png"])
-        for cell in json.loads(notebook)["cells"]
-        for output in cell.get("outputs", ())
-        if "image/png" in output.get("data", {})
-        and "rows of pictures" not in output["metadata"].get("image/png", {}).get("alt", "")
-    ]
-    # PNG: width and height are the bytes 16 to 23
+    """Names of the pictures of many panels, far wider than high; rows of small images need no room."""
     return {
-        hashlib.sha256(png).hexdigest() for png in pictures if int.from_bytes(png[16:20]) > 2.4 * int.from_bytes(png[20:24])
+        name
+        for name, png, alt in pictures_in(notebook)
+        # PNG: width and height are the bytes 16 to 23
+        if int.from_bytes(png[16:20]) > 2.4 * int.from_bytes(png[20:24]) and "rows of pictures" not in (alt or "")
     }
 
 

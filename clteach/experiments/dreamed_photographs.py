@@ -23,7 +23,7 @@ from clteach.data.streams import make_stream
 from clteach.errors import ConfigError
 from clteach.experiments.papers import column
 from clteach.experiments.papers.baselines import CIFAR10
-from clteach.experiments.provenance import checkout
+from clteach.experiments.provenance import checkout, machine
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.progress import bar
 from clteach.seeding import generator
@@ -92,11 +92,17 @@ def make(folder: str | Path, out: str | Path = FILE, seed: int = 0) -> Path:
                     real = (photographs.y_train == label).nonzero()[:SHOWN, 0]
                     tensors[f"{name}/real"] = photographs.x_train[real]
                     tensors[f"{name}/nearest"] = photographs.x_train[found[:SHOWN]]
-    about = {
+    about: dict[str, Any] = {
         "command": "python -m clteach.experiments.dreamed_photographs FOLDER",
         "commit": checkout(),
         "seed": seed,
-        "run": {"steps": run.config["steps"], "seed": run.config["train_seed"], "tasks": learned},
+        "device": machine(),
+        "run": {
+            "steps": run.config["steps"],
+            "seed": run.config["train_seed"],
+            "device": run.config["device"],
+            "tasks": learned,
+        },
         "classes": classes,
     }
     return storage.save_tensors(out, tensors, about)

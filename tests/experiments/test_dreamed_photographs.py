@@ -30,6 +30,7 @@ def test_the_package_has_dreams_of_as_many_classes_of_every_learned_task() -> No
     assert [each.task for each in shown] == [t for t in range(tasks) for _ in range(-(-dreamed_photographs.ROWS // tasks))]
     assert about["run"]["steps"] == 5000 and "dirty" not in about["commit"]
     assert len(about["classes"]) == 10 * tasks
+    assert {"command", "commit", "seed", "device"} <= set(about) and {"seed", "device"} <= set(about["run"])
     # of the first task, which a network learns without replay, most dreams come near photographs of the class or its like
     first = [each["share"] for each in about["classes"] if each["task"] == 0]
     assert sum(first) / len(first) > 0.1, "chance is one in a hundred"
@@ -58,7 +59,8 @@ def test_the_dreams_of_a_kept_run_are_looked_up(tmp_path: Path, monkeypatch: pyt
     file = dreamed_photographs.make(folder, tmp_path / "dreams.safetensors")
     shown, about = dreamed_photographs.load(file)
     assert [each.task for each in shown] == list(range(10)) and len({each.name for each in shown}) == 10
-    assert about["run"] == {"steps": 1, "seed": 0, "tasks": 10} and "dreamed_photographs" in about["command"]
+    assert about["run"] == {"steps": 1, "seed": 0, "device": "cpu", "tasks": 10}
+    assert about["device"]["type"] == "cpu" and "dreamed_photographs" in about["command"]
     assert len(about["classes"]) == 100 and all(0 <= each["share"] <= 1 for each in about["classes"])
     for each in shown:
         assert each.real.shape == each.nearest.shape == (2, 3, 32, 32) and each.real.dtype == torch.uint8
