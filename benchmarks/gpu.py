@@ -54,6 +54,7 @@ SEEDS = 20
 WANTED = (
     "brain-inspired-replay-split-cifar100",
     "split-cifar100",
+    "brain-inspired-replay-internal",
     "brain-inspired-replay-permuted",
     "hypernetwork-split-cifar100",
     "multiband-vae-dirichlet-mnist",
@@ -70,7 +71,7 @@ BARE = {
 
 
 DEAR = {
-    "generative replay of pixels, CIFAR-100": ("brain-inspired-replay-cifar100", "GR of pixels", "class"),
+    "generative replay of pixels, CIFAR-100": ("brain-inspired-replay-internal", "GR of pixels", "class"),
     "HNET with ResNet-32, CIFAR-100": ("hypernetwork-split-cifar100", "HNET", "task"),
 }
 """{piece: (recipe, row, scenario)} of which one step is timed, with the row's settings and weights that know nothing."""

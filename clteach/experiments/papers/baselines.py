@@ -293,7 +293,7 @@ RECIPES: dict[str, Recipe | Study] = {
         ("None", "Joint", "EWC", "SI", "LwF", "ER (100 / class)", "BI-R"),
     ),
     "split-cifar100-task": split_cifar100(
-        "split-cifar100 with the task known: XdG can take part",
+        "split CIFAR-100 with the task known, so that XdG can take part, behind convolutions that learned CIFAR-10",
         ("2022",),
         ("None", "Joint", "SI", "XdG", "BI-R"),
         scenario="task",

@@ -127,12 +127,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "gating": {"gating": 0.1},
     "distillation": {"targets": "soft"},
 }
-_20_THEN_80: dict[str, Any] = {"classes": [list(range(start, start + 8)) for start in range(20, 100, 8)]}
-_EXTRACTOR: dict[str, Any] = {"extractor": "conv", "weights": "cifar100-first20.safetensors"}
-_ENCODED = {**_20_THEN_80, **_EXTRACTOR}
-"""What is learned and replayed are features."""
-_IN_THE_LEARNER = {**_EXTRACTOR, "internal": False}
-"""Features are learned, but pixels replayed."""
+_OF_PIXELS: dict[str, Any] = {**baselines.CIFAR10, "internal": False}
+"""The convolutions stand in the learner: features are learned, but pixels replayed."""
 
 _PERMUTED = {
     "None": Row("finetune"),
@@ -151,35 +147,6 @@ _ONLY_REPLAY = {
 }
 _DREAMED = ("feedback", "conditional replay", "gating")
 """The changes that are about the generator."""
-
-
-def _cifar100(summary: str, scenario: str) -> Recipe:
-    """Every method behind convolutions that were trained on other classes."""
-    return Recipe(
-        summary,
-        "split-cifar100",
-        ("2020",),
-        {
-            **{
-                name: ROWS[name]._replace(stream=_ENCODED)
-                for name in ("None", "Joint", "EWC", "online EWC", "SI", "XdG", "LwF", "ER (100 / class)", "A-GEM")
-            },
-            "GR of pixels": Row(_BIR, {**_IN_THE_LEARNER, **_GR}, _20_THEN_80),
-            "GR of features": Row("generative-replay", {"targets": "hard"}, _ENCODED),
-            "BI-R of pixels": Row(_BIR, {**_IN_THE_LEARNER, "gating": by(0.8, None, 0.9)}, _20_THEN_80),
-            "BI-R": Row(_BIR, stream=_ENCODED),
-            "BI-R + SI": Row(f"{_BIR}-si", stream=_ENCODED),
-        },
-        scenarios=(scenario,),
-        paper_seeds=10,
-        deviations=(
-            "a variant: the convolutions are trained on 20 of the 100 classes, not on CIFAR-10; the other 80 are learned in "
-            "10 tasks of 8, in the same order for every seed",
-            "the paper's strengths of EWC, online EWC and SI on CIFAR-100 are not known here, nor its size of a memory: "
-            "methods' defaults",
-            "pixels are in [0, 1], not normalised, and the decoder of pixels has no batch norm",
-        ),
-    )
 
 
 RECIPES: dict[str, Recipe | Study] = {
@@ -281,12 +248,21 @@ RECIPES: dict[str, Recipe | Study] = {
         ("2020",),
         ("BI-R", "BI-R + SI"),
     ),
-    "brain-inspired-replay-cifar100": _cifar100(
-        "split CIFAR-100, 80 classes in 10 tasks, every method behind convolutions that were trained on the other 20",
-        "class",
-    ),
-    "brain-inspired-replay-cifar100-task": _cifar100(
-        "brain-inspired-replay-cifar100 with the task known: XdG can take part", "task"
+    "brain-inspired-replay-internal": Recipe(
+        "features against pixels: what is replayed, on split CIFAR-100 behind convolutions that learned CIFAR-10",
+        "split-cifar100",
+        ("2020",),
+        {
+            "GR of pixels": Row(_BIR, {**_OF_PIXELS, **_GR}),
+            "GR of features": Row("generative-replay", {"targets": "hard"}, baselines.CIFAR10),
+            "BI-R of pixels": Row(_BIR, {**_OF_PIXELS, "gating": by(0.8, None, 0.9)}),
+            "BI-R of features": Row(_BIR, stream=baselines.CIFAR10),
+        },
+        scenarios=("class",),
+        seeds=1,
+        paper_seeds=10,
+        axis="what is replayed",
+        deviations=("pixels are in [0, 1], and the decoder of pixels has no batch norm",),
     ),
     "brain-inspired-replay-generator-quality": Study(
         "what is dreamed at the end of split MNIST, Class-IL: by generative replay, with single changes, and by BI-R",
