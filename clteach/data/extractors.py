@@ -98,7 +98,7 @@ def _place(weights: str | Path) -> Path:
     come_along = ", ".join(sorted(file.name for file in WEIGHTS.glob("*.safetensors")))
     raise ConfigError(
         f"there is no file of weights {weights}, neither here nor in {data_folder()}, nor does it come with the package "
-        f"({come_along} does). Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
+        f"(as do {come_along}). Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
     )
 
 

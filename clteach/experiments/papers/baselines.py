@@ -242,13 +242,19 @@ CIFAR10: dict[str, Any] = {"extractor": "conv-normalised", "weights": "cifar10.s
 """What the papers put before every method on CIFAR-100: convolutions that have learned CIFAR-10, then frozen."""
 
 
-def split_cifar100(summary: str, presets: tuple[str, ...], rows: Collection[str], scenario: str = "class") -> Recipe:
-    """Split CIFAR-100 as published: every method learns the features that the frozen convolutions make of the images."""
+def split_cifar100(
+    summary: str,
+    presets: tuple[str, ...],
+    rows: Collection[str],
+    scenario: str = "class",
+    behind: Mapping[str, Any] = CIFAR10,
+) -> Recipe:
+    """Split CIFAR-100 as published: every method learns what the frozen convolutions `behind` make of the images."""
     return Recipe(
         summary,
         "split-cifar100",
         presets,
-        {name: ROWS[name]._replace(stream=CIFAR10) for name in rows},
+        {name: ROWS[name]._replace(stream=behind) for name in rows},
         scenarios=(scenario,),
         seeds=1,  # of 50,000 steps of large networks each: BI-R takes five hours on a core, two minutes on a large GPU
         paper_seeds=10,
