@@ -130,10 +130,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
 CIFAR10: dict[str, Any] = {**baselines.CIFAR10, "weights": "cifar10-2020.safetensors"}
 """Convolutions trained as those in the paper's published file must have been, which is not as the paper describes it.
 
-The file has seen 39,000 batches, so a hundred epochs in batches of 128, not 256. Its weights are as large as steps of
-Adam at 1e-3 make them, not 1e-4. And its batch norm's gains lie around ½: in PyTorch before 1.2 they began at random in [0, 1).
-Its features vary a quarter as much as those of the settings described, so the squared error of features weighs a quarter as
-much beside the classification.
+That file has seen 39,000 batches, so a hundred epochs in batches of 128, not 256. Its weights are as large as steps of Adam
+at 1e-3 make them, not 1e-4. And the gains of its batch norm lie around a half: PyTorch before 1.2 drew them from [0, 1).
+Features then vary much less, so their squared error weighs less beside the classification.
 """
 _OF_PIXELS: dict[str, Any] = {**CIFAR10, "internal": False}
 """The convolutions stand in the learner: features are learned, but pixels replayed."""
