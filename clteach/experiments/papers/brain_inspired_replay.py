@@ -57,6 +57,7 @@ PRESETS: dict[str, Preset] = {
                         "online-ewc": {"gamma": 1.0},
                         "xdg": {"share": 0.7},
                         "si-xdg": {"share": 0.7},
+                        "generative-classifier": baselines.CLASSIFIER_OF_FEATURES,
                         "generative-replay": {"targets": "hard"},
                         "brain-inspired-replay": {"gating": by(0.0, None, 0.7)},
                         "brain-inspired-replay-si": {"gating": by(None, None, 0.6), "c": by(None, None, 1e8)},
@@ -69,6 +70,7 @@ PRESETS: dict[str, Preset] = {
                 "the paper's λ of online EWC is not known here: unless another is named, the method's default is used",
                 ("online-ewc",),
             ),
+            baselines.SIDE_BY_SIDE,
         ),
         without=("RtF",),
     ),
@@ -251,9 +253,9 @@ RECIPES: dict[str, Recipe | Study] = {
         ),
     ),
     "brain-inspired-replay-split-cifar100": baselines.split_cifar100(
-        "brain-inspired replay, alone and with SI, on split CIFAR-100 behind convolutions that learned CIFAR-10",
+        "split CIFAR-100 by the protocol of brain-inspired replay, behind convolutions that learned CIFAR-10",
         ("2020",),
-        ("BI-R", "BI-R + SI"),
+        ("BI-R", "BI-R + SI", "generative classifier"),
         behind=CIFAR10,
     ),
     "brain-inspired-replay-internal": Recipe(
