@@ -419,7 +419,9 @@ def pretrain(args: Pretrain) -> int:
             classes=None if args.classes is None else range(args.classes),
             extractor=args.extractor,
             epochs=args.epochs,
+            batch_size=args.batch_size,
             lr=args.lr,
+            seed=args.seed,
             device=args.device,
             progress=progress,
         )

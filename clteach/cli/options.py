@@ -166,8 +166,12 @@ class Pretrain:
     """the network to train"""
     epochs: int = 100
     """passes over the data"""
+    batch_size: int = 256
+    """images per step"""
     lr: float = 1e-4
     """learning rate"""
+    seed: int = 0
+    """of weights, batches and augmentation"""
     out: Path | None = None
     """file; None: DATA.safetensors (or DATA-firstCLASSES.safetensors) in the data folder"""
     device: str = "auto"
