@@ -421,6 +421,7 @@ def pretrain(args: Pretrain) -> int:
             epochs=args.epochs,
             batch_size=args.batch_size,
             lr=args.lr,
+            uniform_gains=args.uniform_gains,
             seed=args.seed,
             device=args.device,
             progress=progress,

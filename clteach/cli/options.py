@@ -170,6 +170,8 @@ class Pretrain:
     """images per step"""
     lr: float = 1e-4
     """learning rate"""
+    uniform_gains: bool = False
+    """batch norm's gains begin at random in [0, 1), as in PyTorch before 1.2, instead of at 1"""
     seed: int = 0
     """of weights, batches and augmentation"""
     out: Path | None = None

@@ -110,10 +110,11 @@ def trained(weights: str | Path) -> str:
         CheckpointError: the file is damaged, or was not made like that.
     """
     about = _load(weights)[1]
+    gains = ", gains from [0, 1)" if about.get("uniform_gains") else ""
     try:
         return (
             f"{len(about['classes'])} classes of {about['data']}, {about['epochs']} epochs in batches of "
-            f"{about['batch_size']}, Adam {about['lr']:g}; "
+            f"{about['batch_size']}, Adam {about['lr']:g}{gains}; "
             f"{100 * about['accuracy']:.1f} % of the test images of these classes classified correctly"
         )
     except KeyError as error:

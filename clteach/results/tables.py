@@ -101,7 +101,10 @@ def shown(name: str) -> tuple[list[str], list[list[str]]]:
     if long["published"].isna().all():
         wide = overview(name)
         body = [[row, *cells] for row, cells in zip(wide.index, wide.to_numpy().tolist(), strict=True)]
-        return [rows, *([MEASURES[judged].label] if generators else [f"{scenario}-incremental" for scenario in wide])], body
+        return [
+            rows,
+            *([MEASURES[judged].label] if generators else [f"{scenario}-incremental" for scenario in wide]),
+        ], body
     body = []
     for line in long.to_dict("records"):
         paper = "–" if isnan(line["published"]) else percent(line["published"], line["published_sem"])

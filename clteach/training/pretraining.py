@@ -44,6 +44,7 @@ def pretrain(
     batch_size: int = 256,
     lr: float = 1e-4,
     augment: bool = True,
+    uniform_gains: bool = False,
     seed: int = 0,
     device: torch.device | str = "auto",
     progress: Report | None = None,
@@ -59,7 +60,9 @@ def pretrain(
         epochs: passes over the data.
         batch_size: images per step.
         lr: Adam's learning rate.
-        augment: show every image shifted by up to 4 pixels and mirrored at random.
+        augment: show every image shifted by up to 4 pixels and mirrored at random (`augmented`).
+        uniform_gains: batch norm's gains begin at random in [0, 1), as they did in PyTorch before 1.2, instead of at 1.
+            With a large learning rate the features come out smaller.
         seed: of weights, batches and augmentation.
         device: "auto", "cpu" or "cuda".
         progress: called as ``progress(done, total, text)`` now and then.
@@ -94,15 +97,18 @@ def pretrain(
         features = EXTRACTORS[extractor](dataset.shape)
         n_features = make_extractor(extractor, dataset.shape)(torch.zeros(1, *dataset.shape)).shape[1]
         net = nn.Sequential(features, mlp((n_features,), hidden, len(chosen))).to(device).train()
-    for layer in features.modules():
-        if isinstance(layer, ChannelNormalisation):
-            layer.measure(x)
+        for layer in features.modules():
+            if isinstance(layer, ChannelNormalisation):
+                layer.measure(x)
+            elif isinstance(layer, nn.BatchNorm2d) and uniform_gains:
+                nn.init.uniform_(layer.weight)
     opt = adam(net.parameters(), lr)
     shuffle, rng = Shuffle(len(x), batch_size, seed, device), generator(seed, "augment", device=device)
     steps = max(1, epochs * len(x) // batch_size)
     made = {
         **{"extractor": extractor, "data": dataset.name, "classes": chosen.tolist(), "epochs": epochs},
         **{"batch_size": batch_size, "lr": lr, "augment": augment, "seed": seed},
+        **{"uniform_gains": uniform_gains},
     }
     source = code("clteach.training.pretraining", EXTRACTORS[extractor])
     identity = {**made, "hidden": list(hidden), "images": dataset.fingerprint, "code": source}
@@ -173,12 +179,22 @@ def _accuracy(net: nn.Module, dataset: Dataset, unit: Tensor) -> float:
 
 
 def augmented(x: Tensor, rng: torch.Generator, pad: int = 4) -> Tensor:
-    """Images (B, C, H, W), each shifted by up to `pad` pixels (zeros come in) and mirrored with probability ½."""
+    """Images (B, C, H, W), each mirrored with probability ½ and shifted by up to `pad` pixels, at most its size.
+
+    What is missing at an edge then is the image's own mirror image beyond that edge: black bars would be the strongest
+    edges that the convolutions see.
+    """
     n, _, height, width = x.shape
     flip = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.5
-    x = F.pad(torch.where(flip, x.flip(3), x), (pad, pad, pad, pad))
-    down, right = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=rng, device=rng.device)
-    rows = down + torch.arange(height, device=x.device)  # (B, H)
-    columns = right + torch.arange(width, device=x.device)  # (B, W)
+    x = torch.where(flip, x.flip(3), x)
+    down, right = torch.randint(-pad, pad + 1, (2, n, 1), generator=rng, device=rng.device)
+    rows = _mirrored(down + torch.arange(height, device=x.device), height)  # (B, H)
+    columns = _mirrored(right + torch.arange(width, device=x.device), width)  # (B, W)
     each = torch.arange(n, device=x.device)[:, None, None]
     return x[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _mirrored(index: Tensor, size: int) -> Tensor:
+    """Places -size .. 2 size - 1 on a line -> 0 .. size - 1, as if mirrors stood at its two ends: -1 is 0 again."""
+    index = torch.where(index < 0, -1 - index, index)
+    return torch.where(index >= size, 2 * size - 1 - index, index)

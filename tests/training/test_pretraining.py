@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from clteach.data.extractors import make_extractor, trained
 from clteach.errors import CheckpointError, ConfigError
 from clteach.models.nets import ChannelNormalisation, conv_features, normalised_conv_features
+from clteach.seeding import generator
 from clteach.storage import load_tensors
 from clteach.training import pretraining
 from clteach.training.learner_checks import toy_data
-from clteach.training.pretraining import pretrain
+from clteach.training.pretraining import augmented, pretrain
 
 HOW: dict[str, Any] = {"extractor": "conv-normalised", "hidden": (16,), "epochs": 10, "batch_size": 20, "lr": 1e-3}
 
@@ -61,6 +63,38 @@ def test_the_channels_are_normalised_by_the_training_images(tmp_path: Path) -> N
     shown = normalisation(x.float())
     torch.testing.assert_close(shown.mean((0, 2, 3)), torch.zeros(3), atol=2e-3, rtol=0)
     torch.testing.assert_close(shown.std((0, 2, 3), correction=0), torch.ones(3), atol=2e-3, rtol=0)
+
+
+def test_a_shifted_image_goes_on_as_its_own_mirror_image() -> None:
+    """The oracle is NumPy's padding that repeats the edge; every shift comes up, each about as often."""
+    x = torch.rand(1, 2, 6, 8)
+    padded = np.pad(x[0].numpy(), ((0, 0), (3, 3), (3, 3)), "symmetric")
+    shifts = {(mirror, i, j): 0 for mirror in (False, True) for i in range(7) for j in range(7)}
+    possible = {
+        key: padded[:, key[1] : key[1] + 6, key[2] : key[2] + 8][:, :, :: -1 if key[0] else 1].tobytes()
+        for key in shifts
+    }
+    of = {image: key for key, image in possible.items()}
+    assert len(of) == len(possible)
+    for image in augmented(x.expand(4900, -1, -1, -1), generator(0), pad=3).contiguous():
+        shifts[of[image.numpy().tobytes()]] += 1
+    assert min(shifts.values()) > 20 and max(shifts.values()) < 90
+
+
+def test_gains_begin_at_one_or_at_random(tmp_path: Path) -> None:
+    data = toy_data((3, 32, 32), n=40)
+    still: dict[str, Any] = {**HOW, "epochs": 1, "lr": 0.0}
+    for uniform in (False, True):
+        file = pretrain(data, tmp_path / f"{uniform}", uniform_gains=uniform, **still)
+        gains = torch.cat(
+            [v.flatten() for k, v in load_tensors(file)[0].items() if k in ("2.weight", "11.weight")]
+        ).float()
+        assert len(gains) == 16 + 128
+        if uniform:
+            assert 0 <= gains.min() < 0.1 and 0.9 < gains.max() <= 1 and abs(gains.mean() - 0.5) < 0.1
+        else:
+            assert (gains == 1).all()
+        assert ("gains from [0, 1)" in trained(file)) == uniform
 
 
 def test_floats_and_a_constant_channel() -> None:
