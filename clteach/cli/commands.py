@@ -266,6 +266,7 @@ def reproduce(args: Reproduce) -> int:
         tasks=args.tasks,
         rows=args.rows or None,
         device=args.device,
+        threads=args.threads,
         together=args.together,
         keep=args.keep,
         n_jobs=args.jobs,

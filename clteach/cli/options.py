@@ -37,7 +37,9 @@ class Processes:
     device: str = "auto"
     """auto (a GPU where there is one), cpu or cuda"""
     jobs: int | None = None
-    """processes, one thread each; None: one per core, at most 4 on a GPU"""
+    """processes; None: one per core (or per --threads cores), at most 4 on a GPU"""
+    threads: int = 1
+    """threads of each process: with fewer runs than cores more than one is faster, and rounds differently"""
     fresh: bool = False
     """start every run anew: read nothing back and resume nothing"""
 
@@ -322,6 +324,7 @@ def jobs(options: Run | Sweep, method: str, settings: Mapping[str, Any], **more:
             settings,
             stream,
             options.device,
+            threads=options.threads,
             **more,
         )
         for seed in range(options.seeds)

@@ -1,8 +1,8 @@
-"""Many runs at once: one job is one training run, in a process of its own with one thread.
+"""Many runs at once: one job is one training run, in a process of its own, with one thread unless it asks for more.
 
-On a CPU two processes with one thread each beat one process with two. Every job has a folder of its own, so an interrupted
-command can be repeated: finished jobs are read back, a job that was stopped goes on from its checkpoint. Where and beside
-what a job runs does not change its numbers.
+On a CPU two processes with one thread each beat one process with two; two threads beat one where there is a single run.
+Every job has a folder of its own, so an interrupted command can be repeated: finished jobs are read back, a job that was
+stopped goes on from its checkpoint. Where and beside what a job runs does not change its numbers.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Job:
         stream_settings: arguments of the stream.
         device: "auto", "cpu" or "cuda".
         evaluate_on: "test", or "valid" where `stream_settings` holds data out.
+        threads: of its process. With another number of them sums round differently, so it is another run.
     """
 
     method: str
@@ -82,6 +83,7 @@ class Job:
     stream_settings: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     evaluate_on: str = "test"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         convert_fields(self, {"seed": SEED})
@@ -118,7 +120,8 @@ def run_jobs(
     Args:
         jobs: what to train.
         out: folder for checkpoints and results; every job has its own under ``out/runs``.
-        n_jobs: processes; None: one per core, but at most 4 on a GPU. 1 with the backend "loky": this process.
+        n_jobs: processes; None: as many as the cores have room for, but at most 4 on a GPU. 1 with the backend "loky":
+            this process.
         backend: "loky" (processes of this machine), or "dask" or "ray" (a cluster; its machines should share `out`).
         address: address of the cluster's scheduler; None: a cluster on this machine.
         keep: also keep the trained models, for `clteach.training.run.Run.load`. A finished run whose model was not kept is
@@ -155,8 +158,10 @@ def run_jobs(
     for plan in todo:
         plan.folder.mkdir(parents=True, exist_ok=True)
         (plan.folder / "progress").unlink(missing_ok=True)  # of an interrupted attempt
+    threads = max((job.threads for job in jobs), default=1)
     if n_jobs is None:
-        n_jobs = joblib.cpu_count() if plans and plans[0].job.device == "cpu" else min(4, joblib.cpu_count())
+        room = max(1, joblib.cpu_count() // threads)
+        n_jobs = room if plans and plans[0].job.device == "cpu" else min(4, room)
 
     groups = _groups(todo, n_jobs)
     watched = [Watched(_title(group), group[0].folder / "progress", group[0].steps) for group in groups]
@@ -174,6 +179,7 @@ def run_jobs(
                 for group in groups
             ],
             n_jobs,
+            threads,
             backend,
             address,
         )
@@ -193,7 +199,7 @@ def run_job(
     source: str | None = None,
     curves: Path | None = None,
 ) -> Result:
-    """Train one job with one thread in this process, and write ``result.json`` into its folder.
+    """Train one job in this process, and write ``result.json`` into its folder.
 
     Args:
         job: what to train.
@@ -218,7 +224,7 @@ def run_job(
     run, diverged = None, None
     stream = job.make_stream(job.seed)
     try:
-        with _one_thread(), contextlib.nullcontext() if curves is None else tensorboard(curves) as log:
+        with _threads(job.threads), contextlib.nullcontext() if curves is None else tensorboard(curves) as log:
             learner = build(job.method, stream.spec, configure(cls, dict(job.settings)), job.seed)
             run = train(
                 learner,
@@ -267,7 +273,7 @@ def run_together(
     dataset = None if extractor is not None else load(first.stream.partition("-")[2])
     streams = {seed: job.make_stream(seed, dataset) for seed, job in seeds.items()}
     try:
-        with _one_thread():
+        with _threads(first.threads):
             runs = train_seeds(
                 first.method,
                 streams.__getitem__,
@@ -302,13 +308,13 @@ def _options(job: Job, cls: type[Learner]) -> dict[str, Any]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _finished(
@@ -328,7 +334,7 @@ def _finished(
         run.save(folder)
     result = {
         "job": json.loads(canonical(asdict(job))),  # lists for tuples, as when it is read back
-        "device": machine(resolve_device(job.device).type),
+        "device": machine(resolve_device(job.device).type, job.threads),
         "commit": commit,
         **({"together": together} if together > 1 else {}),
         **({} if cls.measure == "accuracy" else {"measure": cls.measure}),
@@ -409,10 +415,10 @@ def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]
 
 def _checked(job: Job) -> Job:
     """The job with all settings, those that are not given too, in one way of writing."""
-    if job.steps < 1 or job.batch < 1 or job.seed < 0:
+    if job.steps < 1 or job.batch < 1 or job.seed < 0 or job.threads < 1:
         raise ConfigError(
-            f"{job.steps} iterations per task, batches of {job.batch}, seed {job.seed}: expected at least one "
-            "iteration and one sample, and a seed of 0 or more."
+            f"{job.steps} iterations per task, batches of {job.batch}, seed {job.seed}, {job.threads} threads: expected at "
+            "least one iteration, one sample and one thread, and a seed of 0 or more."
         )
     return replace(
         job,
@@ -444,13 +450,15 @@ def _code(cls: type[Learner], extractor: str | None = None) -> str | None:
     return code(cls, *([] if extractor is None else [EXTRACTORS[extractor]]))
 
 
-def _dispatch(tasks: list[tuple[Any, ...]], n_jobs: int, backend: str, address: str | None) -> list[list[Result]]:
+def _dispatch(
+    tasks: list[tuple[Any, ...]], n_jobs: int, threads: int, backend: str, address: str | None
+) -> list[list[Result]]:
     if not tasks:
         return []
     if backend == "loky" and n_jobs == 1:
         return [run_together(*task) for task in tasks]
     try:
-        with _workers(backend, min(n_jobs, len(tasks)), address):
+        with _workers(backend, min(n_jobs, len(tasks)), threads, address):
             parallel = joblib.Parallel(batch_size=1, pre_dispatch="all")
             return list(parallel(joblib.delayed(_run_in_worker)(os.getpid(), *task) for task in tasks))
     except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
@@ -468,12 +476,12 @@ def _run_in_worker(parent: int, *task: Any) -> list[Result]:
 
 
 @contextmanager
-def _workers(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
-    """joblib's processes on this machine or on a cluster, one thread each."""
+def _workers(backend: str, n_jobs: int, threads: int, address: str | None) -> Iterator[None]:
+    """joblib's processes on this machine or on a cluster, with so many threads each."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {}
         if backend == "loky":
-            options = {"n_jobs": n_jobs, "inner_max_num_threads": 1}
+            options = {"n_jobs": n_jobs, "inner_max_num_threads": threads}
         elif backend == "dask":
             try:
                 from distributed import Client, LocalCluster

@@ -14,14 +14,14 @@ import joblib
 import torch
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the runs ran on."""
+def machine(device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+    """What the runs ran on, with how many threads each."""
     model = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": 1}
+    return {"type": device, "cpu": model, "cores": joblib.cpu_count(), "gpu": gpu, "threads_per_process": threads}
 
 
 def as_one(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def reproduce(
     tasks: int | None = None,
     rows: Sequence[str] | None = None,
     device: str = "auto",
+    threads: int = 1,
     together: bool = False,
     keep: bool = False,
     **how: Any,
@@ -63,6 +64,7 @@ def reproduce(
         tasks: permutations, of a recipe on permuted data.
         rows: only these rows of the table are run; the others stay as they are in the record in `out`, if there is one.
         device: "auto", "cpu" or "cuda".
+        threads: of each process; more than one only pays where there are fewer runs than cores.
         together: train the seeds of a row at once where that is faster, see `run_jobs`; the record says so. Such runs and
             single ones are not taken for each other: neither goes on with the other's.
         keep: also keep the trained models, see `run_jobs`.
@@ -77,10 +79,11 @@ def reproduce(
     if tasks is not None and (isinstance(recipe, Study) or not recipe.stream.startswith("permuted-")):
         raise ConfigError(f"tasks={tasks}: the tasks of {name} are fixed. Expected only with recipes on permuted data.")
     if isinstance(recipe, Study):
-        if preset is not None or device not in ("auto", "cpu") or rows is not None or together or keep:
+        if preset is not None or device not in ("auto", "cpu") or rows is not None or threads != 1 or together or keep:
             raise ConfigError(
-                f"preset={preset!r}, device={device!r}, rows={rows!r}, together={together}, keep={keep}: {name} has no "
-                "presets, runs on the CPU, as a whole and seed by seed, and keeps no models. Leave them out."
+                f"preset={preset!r}, device={device!r}, rows={rows!r}, threads={threads}, together={together}, keep={keep}: "
+                f"{name} has no presets, runs on the CPU, as a whole, seed by seed and with one thread, and keeps no "
+                "models. Leave them out."
             )
         return _reproduce_study(name, recipe, Path(out), seeds, iters, **how)
     if preset not in (None, *recipe.presets):
@@ -110,7 +113,7 @@ def reproduce(
                     all_tasks = max(all_tasks, of_stream["tasks"])
                     of_stream["tasks"] = tasks
                 job = Job(row.method, recipe.stream, scenario, 0, steps, column.batch, settings, of_stream, device)
-                cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on)))
+                cells.append((name_of_row, replace(job, evaluate_on=recipe.evaluate_on, threads=threads)))
     if tasks is not None and not 1 <= tasks <= all_tasks:
         raise ConfigError(f"tasks={tasks}: expected between 1 and {all_tasks}, as many as {name} has.")
     shortened = shortened or (tasks is not None and tasks < all_tasks)
@@ -157,6 +160,7 @@ def reproduce(
         table.append({**cell, **compare(summary[f"average_{measure}"], paper, shortened, measure)})
     given: dict[str, Any] = {"seeds": seeds, "iters": iters, "tasks": tasks, "rows": rows}
     given = {"preset": preset if len(recipe.presets) > 1 else None, **given, "together": together or None}
+    given["threads"] = threads if threads != 1 else None
     record = {
         **_head(name, recipe, shortened, given),
         "commit": in_turn([result["commit"] for result in results]),

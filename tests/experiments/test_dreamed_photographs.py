@@ -27,7 +27,9 @@ def test_nearest_is_what_a_loop_finds() -> None:
 def test_the_package_has_dreams_of_as_many_classes_of_every_learned_task() -> None:
     shown, about = dreamed_photographs.load()
     tasks = about["run"]["tasks"]
-    assert [each.task for each in shown] == [t for t in range(tasks) for _ in range(-(-dreamed_photographs.ROWS // tasks))]
+    assert [each.task for each in shown] == [
+        t for t in range(tasks) for _ in range(-(-dreamed_photographs.ROWS // tasks))
+    ]
     assert about["run"]["steps"] == 5000 and "dirty" not in about["commit"]
     assert len(about["classes"]) == 10 * tasks
     assert {"command", "commit", "seed", "device"} <= set(about) and {"seed", "device"} <= set(about["run"])

@@ -304,3 +304,23 @@ def test_large_networks_are_trained_one_by_one(tmp_path: Path) -> None:
     large = replace(TINY, steps=1, batch=2000, settings={"hidden": (100, 100)})
     results = run_jobs([replace(large, seed=seed) for seed in range(2)], tmp_path, n_jobs=1, together=True)
     assert not any("together" in result for result in results)
+
+
+def test_threads_are_the_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many in the run, as before after it; a run with another number of threads is another run, and says so."""
+    seen = []
+
+    def step(self: Classifier, *args: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return trained(self, *args)
+
+    trained = Classifier.step
+    monkeypatch.setattr(Classifier, "step", step)
+    before = torch.get_num_threads()
+    two = [Job("finetune", steps=1, device="cpu", threads=n) for n in (1, 2)]
+    results = run_jobs(two, tmp_path, n_jobs=1)
+    assert sorted(set(seen)) == [1, 2] and torch.get_num_threads() == before
+    assert [result["device"]["threads_per_process"] for result in results] == [1, 2]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    with pytest.raises(ConfigError, match="0 threads: expected at least"):
+        run_jobs([Job("finetune", steps=1, device="cpu", threads=0)], tmp_path)
