@@ -340,6 +340,7 @@ def test_what_a_study_cannot_do_is_refused_before_it_runs(tmp_path: Path, monkey
     for bad, words in (
         ({"preset": "2022"}, "no presets"),
         ({"device": "cuda"}, "runs on the CPU"),
+        ({"threads": 2}, "with one thread"),
         ({"n_jobs": 0}, "0 processes"),
         ({"seeds": 0}, "0 seeds"),
     ):
