@@ -159,6 +159,8 @@ def run_jobs(
         plan.folder.mkdir(parents=True, exist_ok=True)
         (plan.folder / "progress").unlink(missing_ok=True)  # of an interrupted attempt
     threads = max((job.threads for job in jobs), default=1)
+    if threads > 1 and backend != "loky":
+        raise ConfigError(f"threads={threads} with the backend {backend!r}: a cluster's workers have one thread each.")
     if n_jobs is None:
         room = max(1, joblib.cpu_count() // threads)
         n_jobs = room if plans and plans[0].job.device == "cpu" else min(4, room)
@@ -406,7 +408,9 @@ def _plan(jobs: Sequence[Job], out: Path, together: bool = False) -> list[_Plan]
         at_once = faster and alike[group] > 1
         if at_once:
             anew["together"] = str(code("clteach.training.seeds"))
-        identity = canonical([asdict(job), stream.fingerprint, extractor, source, anew])
+        # what there was not always: with one thread a run is the one that it was before jobs had threads
+        described = {key: value for key, value in asdict(job).items() if (key, value) != ("threads", 1)}
+        identity = canonical([described, stream.fingerprint, extractor, source, anew])
         identity = hashlib.sha256(identity.encode()).hexdigest()[:10]
         name = f"{job.method}-{job.stream}-{job.scenario}-seed{job.seed}-{identity}"
         plans.append(_Plan(job, out / "runs" / name, steps, steps * size, source, group if at_once else None))
@@ -477,7 +481,7 @@ def _run_in_worker(parent: int, *task: Any) -> list[Result]:
 
 @contextmanager
 def _workers(backend: str, n_jobs: int, threads: int, address: str | None) -> Iterator[None]:
-    """joblib's processes on this machine or on a cluster, with so many threads each."""
+    """joblib's processes on this machine, with so many threads each, or on a cluster, with one."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {}
         if backend == "loky":

@@ -126,7 +126,7 @@ def reproduce(
     before = None
     if rows is not None:
         stream["fingerprint"] = cells[0][1].make_stream(seed=0).fingerprint  # as of a record of all rows
-        before = _standing(path, {**alike, "stream": json.loads(json.dumps(stream))})
+        before = _standing(path, {**alike, "stream": json.loads(json.dumps(stream))}, extractors)
     cells = [(row, job) for row, job in cells if rows is None or row in rows]
     if not cells:
         raise ConfigError(
@@ -183,7 +183,7 @@ def reproduce(
     return write_json(path, record)
 
 
-def _standing(path: Path, alike: Mapping[str, Any]) -> dict[str, Any] | None:
+def _standing(path: Path, alike: Mapping[str, Any], extractors: Sequence[str]) -> dict[str, Any] | None:
     """The record of which only some rows are made again; None: there is none."""
     if not path.exists():
         return None
@@ -193,6 +193,11 @@ def _standing(path: Path, alike: Mapping[str, Any]) -> dict[str, Any] | None:
             raise ConfigError(
                 f"{path} was made with {key} = {record.get(key)}, the rows would be with {value}. Run all rows, choose "
                 "the same settings, or another --out."
+            )
+    for weights in extractors:  # those within a learner are not a part of the stream
+        if weights not in record["deviations"]:
+            raise ConfigError(
+                f"{path} was not made behind {weights!r}, as the rows would be. Run all rows, or choose another --out."
             )
     return record
 
@@ -204,7 +209,8 @@ def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequenc
     if not kept:
         return new
     command = before["command"]
-    if "--rows" in command:  # it does not make the whole table, so the new rows' command belongs to it
+    # it does not make the whole table, or not to the last digit, so the new rows' command belongs to it
+    if "--rows" in command or any(option in new["command"] for option in ("--threads", "--together")):
         command = " && ".join(dict.fromkeys([*command.split(" && "), new["command"]]))
     return {
         **new,

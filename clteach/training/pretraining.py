@@ -25,7 +25,7 @@ from clteach.errors import CheckpointError, ConfigError, DivergedError, unknown
 from clteach.learners.optim import adam
 from clteach.models.nets import ChannelNormalisation, mlp
 from clteach.progress import Report
-from clteach.seeding import generator, seeded
+from clteach.seeding import generator, seeded, whole_seed
 from clteach.training.code import code
 from clteach.training.start import resolve_device
 
@@ -62,7 +62,6 @@ def pretrain(
         lr: Adam's learning rate.
         augment: show every image shifted by up to 4 pixels and mirrored at random (`augmented`).
         uniform_gains: batch norm's gains begin at random in [0, 1), as they did in PyTorch before 1.2, instead of at 1.
-            With a large learning rate the features come out smaller.
         seed: of weights, batches and augmentation.
         device: "auto", "cpu" or "cuda".
         progress: called as ``progress(done, total, text)`` now and then.
@@ -73,11 +72,14 @@ def pretrain(
         classified correctly (`clteach.data.extractors.trained`).
 
     Raises:
-        ConfigError: an unknown extractor, no class to learn, or `out` is a folder.
+        ConfigError: an unknown extractor, no class to learn, less than one pass or one image per step, a seed below 0,
+            gains asked for where there is no batch norm, or `out` is a folder.
         CheckpointError: ``OUT.unfinished`` is damaged, or of other settings, data or code.
         DivergedError: the weights are not finite.
     """
-    device, out = resolve_device(device), Path(out)
+    device, out, seed = resolve_device(device), Path(out), whole_seed(seed)
+    if epochs < 1 or batch_size < 1:
+        raise ConfigError(f"epochs={epochs}, batch_size={batch_size}: expected at least one of each.")
     if extractor not in EXTRACTORS:
         raise unknown("feature extractor", extractor, EXTRACTORS)
     if out.is_dir():
@@ -96,12 +98,16 @@ def pretrain(
     with seeded(seed, "pretrain"):
         features = EXTRACTORS[extractor](dataset.shape)
         n_features = make_extractor(extractor, dataset.shape)(torch.zeros(1, *dataset.shape)).shape[1]
-        net = nn.Sequential(features, mlp((n_features,), hidden, len(chosen))).to(device).train()
-        for layer in features.modules():
-            if isinstance(layer, ChannelNormalisation):
-                layer.measure(x)
-            elif isinstance(layer, nn.BatchNorm2d) and uniform_gains:
-                nn.init.uniform_(layer.weight)
+        classifier = mlp((n_features,), hidden, len(chosen))
+        norms = [layer for layer in features.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for norm in norms if uniform_gains else ():
+            nn.init.uniform_(norm.weight)  # on the CPU, so that they are the same for every device
+    if uniform_gains and not norms:
+        raise ConfigError(f"uniform_gains=True, but {extractor!r} has no batch norm. Leave it out.")
+    net = nn.Sequential(features, classifier).to(device).train()
+    for layer in features.modules():
+        if isinstance(layer, ChannelNormalisation):
+            layer.measure(x)
     opt = adam(net.parameters(), lr)
     shuffle, rng = Shuffle(len(x), batch_size, seed, device), generator(seed, "augment", device=device)
     steps = max(1, epochs * len(x) // batch_size)

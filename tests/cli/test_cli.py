@@ -18,6 +18,7 @@ from clteach.experiments import jobs
 from clteach.experiments.papers import RECIPES, column
 from clteach.learners.learner import Classifier
 from clteach.methods import METHODS
+from clteach.storage import load_tensors
 
 TINY = ("--iters", "3", "--batch", "16", "--hidden", "8", "--jobs", "1", "--device", "cpu")
 
@@ -190,6 +191,24 @@ def test_list(clteach: Command) -> None:
         assert f"\n  {name} " in said.out
     assert clteach().out.startswith("usage: clteach")
     assert clteach("--version").out.startswith("clteach 0.")
+
+
+def test_pretrain(clteach: Command, tmp_path: Path) -> None:
+    options = ("--data", "digits", "--epochs", "1", "--batch-size", "400", "--lr", "0.01", "--device", "cpu")
+    said = clteach("pretrain", *options, "--uniform-gains", "--seed", "3", "--out", "conv.safetensors")
+    assert said.code == 0 and "1 epochs in batches of 400, Adam 0.01, gains from [0, 1);" in said.out
+    about = load_tensors(tmp_path / "conv.safetensors")[1]
+    assert (about["seed"], about["batch_size"], about["uniform_gains"]) == (3, 400, True)
+
+
+def test_threads(clteach: Command) -> None:
+    said = clteach(
+        "reproduce", "split-digits", "--rows", "finetune", "--iters", "1", "--device", "cpu", "--threads", "2"
+    )
+    assert said.code == 0
+    record = json.loads(Path("results/split_digits_shortened.json").read_text(encoding="utf-8"))
+    assert record["command"] == "clteach reproduce split-digits --iters 1 --rows finetune --threads 2"
+    assert record["device"]["threads_per_process"] == 2
 
 
 def test_reproduce(clteach: Command, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,26 @@ def test_threads_are_the_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list((tmp_path / "runs").iterdir())) == 2
     with pytest.raises(ConfigError, match="0 threads: expected at least"):
         run_jobs([Job("finetune", steps=1, device="cpu", threads=0)], tmp_path)
+    with pytest.raises(ConfigError, match="cluster's workers have one thread"):
+        run_jobs(two, tmp_path, backend="dask")
+
+
+def test_workers_have_the_threads_of_their_jobs(tmp_path: Path) -> None:
+    """Processes of their own are told, and of two cores there is room for one such process."""
+    results = run_jobs([Job("finetune", steps=1, device="cpu", threads=2, seed=s) for s in (0, 1)], tmp_path, n_jobs=2)
+    assert [result["device"]["threads_per_process"] for result in results] == [2, 2]
+
+
+def test_one_thread_is_no_other_run_than_before_there_were_threads(tmp_path: Path) -> None:
+    """The folder's name is the identity: without the field, as before, and with it where it is not 1."""
+    names = {}
+    for threads in (1, 2):
+        (plan,) = jobs._plan([Job("finetune", steps=1, device="cpu", threads=threads)], tmp_path, False)
+        names[threads] = plan.folder.name
+        described = asdict(plan.job)
+        if threads == 1:
+            del described["threads"]
+        stream = plan.job.make_stream(seed=0)
+        identity = jobs.canonical([described, stream.fingerprint, None, plan.code, {}])
+        assert plan.folder.name.endswith(hashlib.sha256(identity.encode()).hexdigest()[:10])
+    assert names[1] != names[2]

@@ -277,6 +277,12 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert (
         "2 classes of toy, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
     )
+    # rows behind other weights do not enter the same table
+    again = reproduce("split-digits", tmp_path, seeds=1, iters=2, rows=["features"], device="cpu", n_jobs=1)
+    assert [cell["row"] for cell in json.loads(again.read_text())["cells"]] == ["images", "features"]
+    save_tensors(tmp_path / "flat.safetensors", {}, {**about, "accuracy": 0.5})
+    with pytest.raises(ConfigError, match=r"was not made behind '.*50.0 % of the test images"):
+        reproduce("split-digits", tmp_path, seeds=1, iters=2, rows=["features"], device="cpu", n_jobs=1)
     save_tensors(tmp_path / "flat.safetensors", {}, {})
     with pytest.raises(CheckpointError, match="does not say how it was made"):
         reproduce("split-digits", tmp_path, seeds=1, iters=2, device="cpu", n_jobs=1)
@@ -340,6 +346,7 @@ def test_what_a_study_cannot_do_is_refused_before_it_runs(tmp_path: Path, monkey
     for bad, words in (
         ({"preset": "2022"}, "no presets"),
         ({"device": "cuda"}, "runs on the CPU"),
+        ({"threads": 2}, "with one thread"),
         ({"n_jobs": 0}, "0 processes"),
         ({"seeds": 0}, "0 seeds"),
     ):

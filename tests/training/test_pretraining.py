@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clteach.data.extractors import make_extractor, trained
+from clteach.data.extractors import EXTRACTORS, make_extractor, trained
 from clteach.errors import CheckpointError, ConfigError
 from clteach.models.nets import ChannelNormalisation, conv_features, normalised_conv_features
 from clteach.seeding import generator
@@ -108,12 +108,21 @@ def test_floats_and_a_constant_channel() -> None:
     assert len(after) == len(before) + 1
 
 
-def test_one_clear_error_before_anything_is_trained(tmp_path: Path) -> None:
+def test_one_clear_error_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRACTORS, "flat", lambda shape: torch.nn.Flatten())
     data = toy_data((3, 32, 32), n=8)
     with pytest.raises(ConfigError, match="is a folder"):
         pretrain(data, tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'conv'"):
         pretrain(data, tmp_path / "x", extractor="cnv")
+    for bad, words in (
+        ({"batch_size": 0}, "batch_size=0: expected at least one"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"uniform_gains": True, "extractor": "flat"}, "'flat' has no batch norm"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            pretrain(data, tmp_path / "x", **bad)  # type: ignore[arg-type]
     for classes in ([], [-1], [data.n_classes]):
         with pytest.raises(ConfigError, match=r"expected some of 0\.\."):
             pretrain(data, tmp_path / "x", classes=classes)
