@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from clteach.errors import CheckpointError
 from clteach.experiments import published_convolutions
-from clteach.experiments.published_convolutions import OURS, PUBLISHED, make, measured, published, table
+from clteach.experiments.published_convolutions import OURS, PUBLISHED, Published, make, measured, published, table
 from clteach.models.nets import normalised_conv_features
 from clteach.training import pretraining
 from clteach.training.learner_checks import toy_data
@@ -49,36 +50,46 @@ def test_a_published_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     torch.testing.assert_close(read(x), written.eval()(x))
 
 
-@pytest.mark.parametrize("bad", ["missing", "damaged", "another"])
+@pytest.mark.parametrize("bad", ["missing", "damaged", "another", "with another batch norm"])
 def test_another_file_is_one_clear_error(tmp_path: Path, bad: str) -> None:
     file = tmp_path / "file"
     if bad == "damaged":
         file.write_bytes(b"no weights")
     elif bad == "another":
         torch.save({"state": {"fcE.weight": torch.ones(2, 2)}}, file)
+    elif bad == "with another batch norm":
+        as_published(nn.Sequential(*normalised_conv_features(SHAPE)[:-1], nn.BatchNorm2d(256)), file)
     with pytest.raises(CheckpointError, match="file holds no convolutions as they were published"):
         published(file, toy_data(SHAPE, n=4))
 
 
-def test_traces_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are counted; weights grow with the learning rate, not without it; gains are where they began."""
+def test_traces_of_a_random_walk() -> None:
+    """Weights that took k steps of length lr from PyTorch's own start, gains of which the mean is known."""
+    torch.manual_seed(0)
+    data = toy_data(SHAPE, n=4)
+    for k, lr in ((19_500, 1e-4), (39_000, 1e-3)):
+        module = normalised_conv_features(SHAPE).eval()
+        for layer in module:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data += lr * k**0.5 * torch.randn_like(layer.weight)
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.weight.data.fill_(0.25)
+                layer.num_batches_tracked.fill_(k)  # type: ignore[union-attr]
+        found = measured(module, data)
+        assert found["batches"] == k and found["gain"] == 0.25
+        assert found["step"] == pytest.approx(lr, rel=0.05)
+        x = data.x_train.float() / 255
+        assert found["variance"] == pytest.approx(float(module(x).var(0).mean().detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1e-2])
+def test_the_step_is_the_learning_rate_of_a_training(tmp_path: Path, lr: float) -> None:
     data = toy_data(SHAPE, n=40)
-    found = {}
-    for lr, uniform in ((0.0, False), (0.0, True), (1e-2, False)):
-        file = tmp_path / f"{lr}{uniform}"
-        how = {"extractor": "conv-normalised", "hidden": (), "epochs": 5, "batch_size": 20}
-        module = published_convolutions.make_extractor(
-            "conv-normalised",
-            SHAPE,
-            pretraining.pretrain(data, file, lr=lr, uniform_gains=uniform, **how),  # type: ignore[arg-type]
-        )
-        found[lr, uniform] = measured(module, data)
-    still, uniform_gains, moved = found.values()
-    assert {each["batches"] for each in found.values()} == {5 * len(data.x_train) // 20}
-    assert still["growth"] == pytest.approx(1, abs=0.03) and uniform_gains["growth"] == pytest.approx(1, abs=0.03)
-    assert moved["growth"] > 1.1
-    assert still["gain"] == 1 and uniform_gains["gain"] == pytest.approx(0.5, abs=0.1)
-    assert uniform_gains["variance"] < still["variance"]
+    how: dict[str, Any] = {"extractor": "conv-normalised", "hidden": (), "epochs": 20, "batch_size": 40}
+    file = pretraining.pretrain(data, tmp_path / "weights", lr=lr, **how)
+    found = measured(published_convolutions.make_extractor("conv-normalised", SHAPE, file), data)
+    assert found["batches"] == 20 * len(data.x_train) // 40
+    assert lr / 3 < found["step"] < 3 * lr
 
 
 def test_what_is_in_the_package_was_measured_on_its_own_weights() -> None:
@@ -87,13 +98,20 @@ def test_what_is_in_the_package_was_measured_on_its_own_weights() -> None:
     for name, weights in OURS.items():
         module = published_convolutions.make_extractor("conv-normalised", SHAPE, weights)
         again = measured(module, toy_data(SHAPE, n=40))
-        for key in ("batches", "growth", "gain"):
+        for key in ("batches", "step", "gain"):
             assert found.loc[name, key] == pytest.approx(again[key], rel=1e-5)
 
 
 def test_it_is_made_of_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published_convolutions, "load_dataset", lambda name: toy_data(SHAPE, n=40))
     files = [as_published(normalised_conv_features(SHAPE), tmp_path / name) for name in ("2020", "2022")]
+    with pytest.raises(CheckpointError, match="2020 is another file than store/models/C3-5x16-bn of"):
+        make(files, tmp_path / "table.json")
+    of = {
+        name: Published(each.source, hashlib.sha256(file.read_bytes()).hexdigest())
+        for (name, each), file in zip(PUBLISHED.items(), files, strict=True)
+    }
+    monkeypatch.setattr(published_convolutions, "PUBLISHED", of)
     found = table(make(files, tmp_path / "table.json"))
     assert list(found.index) == [*PUBLISHED, *OURS] and list(found["batches"][:2]) == [0, 0]
     assert (found["variance"] > 0).all()
