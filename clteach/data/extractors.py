@@ -65,7 +65,7 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
         name: one of `EXTRACTORS`.
         shape: shape of one input.
         weights: file that `clteach pretrain` wrote, here or in the data folder, or one of those that come with the package
-            (``cifar10.safetensors``); None: what the maker gives.
+            (``cifar10.safetensors``, ``cifar10-2020.safetensors``); None: what the maker gives.
         seed: of the maker's random weights.
 
     Raises:

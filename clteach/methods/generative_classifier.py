@@ -164,15 +164,15 @@ class GenerativeClassifier(Generator):
         k = max(1, min(self.spec.n_out, AT_ONCE // (len(self.eps) * width)))  # classes at a time
         n = max(1, AT_ONCE // (k * len(self.eps) * width))  # and images
         found = []
-        for classes in torch.arange(self.spec.n_out).split(k):
-            vaes = [self.vae(c) for c in classes.tolist()]
+        for c in range(0, self.spec.n_out, k):
+            vaes = [self.vae(each) for each in range(c, min(c + k, self.spec.n_out))]
             encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
             last, _ = decoders[-1]
-            gram = last @ last.mT if self.of_features else last  # W Wᵀ (K, H, H), see `log_gaussian`
+            gram = last @ last.mT if self.of_features else None  # W Wᵀ (K, H, H), see `log_gaussian`
             found.append(torch.cat([self._log_likelihood(part, encoders, decoders, gram) for part in x.split(n)]))
         return torch.cat(found, 1)
 
-    def _log_likelihood(self, x: Tensor, encoders: Layers, decoders: Layers, gram: Tensor) -> Tensor:
+    def _log_likelihood(self, x: Tensor, encoders: Layers, decoders: Layers, gram: Tensor | None) -> Tensor:
         """(B, K) as `log_likelihood`, for all B inputs (B, P), K classes and samples at once."""
         k, (b, p), (s, d) = len(encoders[0][0]), x.shape, self.eps.shape
         mean, logvar = run(encoders, x.expand(k, b, p)).chunk(2, dim=2)  # (K, B, z)
@@ -180,9 +180,8 @@ class GenerativeClassifier(Generator):
         z = mean[:, :, None] + (0.5 * logvar).exp()[:, :, None] * self.eps  # (K, B, S, z)
         # log p(z) - log q(z|x) = ½ Σ_j (ε_j² + log σ_j² - z_j²): the constants are the same and cancel
         log_w = 0.5 * (self.eps.square() + logvar[:, :, None] - z.square()).sum(3)  # (K, B, S)
-        if self.of_features:
-            log_w += log_gaussian(decoders, gram, z.view(k, b * s, d), x).view(k, b, s)
-            return (log_w.logsumexp(2) - math.log(s)).T
+        if gram is not None:  # log p(x|c) as below
+            return ((log_w + log_gaussian(decoders, gram, z, x)).logsumexp(2) - math.log(s)).T
         decoded = run(decoders, z.view(k, b * s, d)).view(k, b, s, p)
         if self.cfg.observation == "gaussian":
             decoded.sigmoid_()  # the decoded image is the mean
@@ -243,18 +242,18 @@ def hidden(layers: Layers, x: Tensor) -> Tensor:
 
 
 def log_gaussian(decoders: Layers, gram: Tensor, z: Tensor, x: Tensor) -> Tensor:
-    """(K, B S) log N(x; m(z), I) of inputs x (B, P), each with S latents z (K, B S, d), in nats; the means are not made.
+    """(K, B, S) log N(x; m(z), I) of inputs x (B, P), each with S latents z (K, B, S, d), in nats; the means are not made.
 
     `gram` (K, H, H) is W Wᵀ of the decoders' last layers W (K, H, P).
     """
     weight, bias = decoders[-1]  # (K, H, P) and (K, 1, P)
-    k, b = len(weight), len(x)
-    h = hidden(decoders, z).view(k, b, -1, weight.shape[1])  # (K, B, S, H)
+    h = hidden(decoders, z.flatten(1, 2))  # (K, B S, H)
     apart = x - bias  # (K, B, P)
     # with m = h W + c:  -½ ‖x - m‖² = -½ ‖x - c‖² + h · W (x - c) - ½ h · (W Wᵀ) h
-    towards = (apart @ weight.mT)[:, :, None] - 0.5 * (h.flatten(1, 2) @ gram).view_as(h)
+    shape = (*z.shape[:3], weight.shape[1])
+    towards = (apart @ weight.mT)[:, :, None] - 0.5 * (h @ gram).view(shape)
     constant = 0.5 * (apart.square().sum(2) + x.shape[1] * math.log(2 * math.pi))
-    return ((h * towards).sum(3) - constant[:, :, None]).flatten(1)
+    return (h.view(shape) * towards).sum(3) - constant[:, :, None]
 
 
 def sum_softplus_(logits: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 1
     """Convolutions that make features of images: 3 x 3 kernels, batch norm, ReLU; all but the first halve the image.
 
     From 32 x 32 images with the default channels: 256 x 2 x 2 = 1024 features, as in the CIFAR experiments of van de Ven et
-    al. 2020. The last layer has neither batch norm nor ReLU, so a feature may take any value. (With batch norm features
-    vary ten times as much, and a generator's squared error of them weighs ten times as much beside the classification.)
+    al. 2020. The last layer has neither batch norm nor ReLU, so a feature may take any value. (A batch norm's gain would
+    set how much features vary, and so how much a generator's squared error of them weighs.)
 
     Args:
         shape: (C, H, W) of one image.

@@ -70,7 +70,7 @@ PRESETS: dict[str, Preset] = {
                 "the paper's λ of online EWC is not known here: unless another is named, the method's default is used",
                 ("online-ewc",),
             ),
-            baselines.SIDE_BY_SIDE,
+            *baselines.ABOUT_THE_CLASSIFIER,
         ),
         without=("RtF",),
     ),
