@@ -142,6 +142,11 @@ def run_jobs(
         raise unknown("log", str(log), ["tensorboard"])
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
+    threads = max((job.threads for job in jobs), default=1)
+    if threads > 1 and backend != "loky":
+        raise ConfigError(
+            f"threads={threads} with the backend {backend!r}: a cluster's workers have one thread each. Leave it out."
+        )
     out = Path(out).absolute()  # workers may start in another folder
     check_place(out, n_jobs)
     if log is not None:
@@ -158,9 +163,6 @@ def run_jobs(
     for plan in todo:
         plan.folder.mkdir(parents=True, exist_ok=True)
         (plan.folder / "progress").unlink(missing_ok=True)  # of an interrupted attempt
-    threads = max((job.threads for job in jobs), default=1)
-    if threads > 1 and backend != "loky":
-        raise ConfigError(f"threads={threads} with the backend {backend!r}: a cluster's workers have one thread each.")
     if n_jobs is None:
         room = max(1, joblib.cpu_count() // threads)
         n_jobs = room if plans and plans[0].job.device == "cpu" else min(4, room)

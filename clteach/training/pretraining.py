@@ -185,12 +185,13 @@ def _accuracy(net: nn.Module, dataset: Dataset, unit: Tensor) -> float:
 
 
 def augmented(x: Tensor, rng: torch.Generator, pad: int = 4) -> Tensor:
-    """Images (B, C, H, W), each mirrored with probability ½ and shifted by up to `pad` pixels, at most its size.
+    """Images (B, C, H, W), each mirrored with probability ½ and shifted by up to `pad` pixels, or its size.
 
     What is missing at an edge then is the image's own mirror image beyond that edge: black bars would be the strongest
     edges that the convolutions see.
     """
     n, _, height, width = x.shape
+    pad = min(pad, height, width)
     flip = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.5
     x = torch.where(flip, x.flip(3), x)
     down, right = torch.randint(-pad, pad + 1, (2, n, 1), generator=rng, device=rng.device)

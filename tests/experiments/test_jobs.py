@@ -326,13 +326,23 @@ def test_threads_are_the_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="0 threads: expected at least"):
         run_jobs([Job("finetune", steps=1, device="cpu", threads=0)], tmp_path)
     with pytest.raises(ConfigError, match="cluster's workers have one thread"):
-        run_jobs(two, tmp_path, backend="dask")
+        run_jobs(two, tmp_path, backend="dask", fresh=True)
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2, "a refused call deletes nothing"
 
 
-def test_workers_have_the_threads_of_their_jobs(tmp_path: Path) -> None:
-    """Processes of their own are told, and of two cores there is room for one such process."""
-    results = run_jobs([Job("finetune", steps=1, device="cpu", threads=2, seed=s) for s in (0, 1)], tmp_path, n_jobs=2)
-    assert [result["device"]["threads_per_process"] for result in results] == [2, 2]
+def test_as_many_processes_as_the_cores_have_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.joblib, "cpu_count", lambda: 5)
+    asked = []
+
+    def dispatch(tasks: Any, n_jobs: int, threads: int, *rest: Any) -> Any:
+        asked.append((n_jobs, threads))
+        return here(tasks, 1, threads, *rest)
+
+    here = jobs._dispatch
+    monkeypatch.setattr(jobs, "_dispatch", dispatch)
+    for threads in (1, 2, 9):
+        run_jobs([Job("finetune", steps=1, device="cpu", threads=threads)], tmp_path)
+    assert asked == [(5, 1), (2, 2), (1, 9)]
 
 
 def test_one_thread_is_no_other_run_than_before_there_were_threads(tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_a_shifted_image_goes_on_as_its_own_mirror_image() -> None:
     for image in augmented(x.expand(4900, -1, -1, -1), generator(0), pad=3).contiguous():
         shifts[of[image.numpy().tobytes()]] += 1
     assert min(shifts.values()) > 20 and max(shifts.values()) < 90
+    for size in (1, 2, 3):  # smaller than the shift
+        tiny = torch.rand(50, 1, size, size)
+        assert set(augmented(tiny, generator(0)).flatten().tolist()) <= set(tiny.flatten().tolist())
 
 
 def test_gains_begin_at_one_or_at_random(tmp_path: Path) -> None:
