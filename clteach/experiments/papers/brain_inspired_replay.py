@@ -257,6 +257,7 @@ RECIPES: dict[str, Recipe | Study] = {
         ("2020",),
         ("BI-R", "BI-R + SI", "generative classifier"),
         behind=CIFAR10,
+        others={"BI-R, convolutions as described": Row(_BIR, stream=baselines.CIFAR10)},
     ),
     "brain-inspired-replay-internal": Recipe(
         "features against pixels: what is replayed, on split CIFAR-100 behind convolutions that learned CIFAR-10",
