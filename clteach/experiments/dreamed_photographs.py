@@ -22,7 +22,7 @@ from clteach.data.extractors import encode
 from clteach.data.streams import make_stream
 from clteach.errors import ConfigError
 from clteach.experiments.papers import column
-from clteach.experiments.papers.brain_inspired_replay import CIFAR10
+from clteach.experiments.papers.baselines import CIFAR10
 from clteach.experiments.provenance import checkout, machine
 from clteach.methods.brain_inspired_replay import BrainInspiredReplay
 from clteach.progress import bar

@@ -160,7 +160,8 @@ class GenerativeClassifier(Generator):
     def log_likelihood(self, x: Tensor) -> Tensor:
         """(B, n_out) log p(x|c) of inputs x (B, *shape) under the VAE of each class, in nats, estimated with S samples."""
         x = x.flatten(1)
-        width = max((self.cfg.z, *self.cfg.hidden)) if self.of_features else x.shape[1]
+        # of features three layers are held at a time: the latents, the hidden units, and what these are multiplied with
+        width = 3 * max((self.cfg.z, *self.cfg.hidden)) if self.of_features else x.shape[1]
         k = max(1, min(self.spec.n_out, AT_ONCE // (len(self.eps) * width)))  # classes at a time
         n = max(1, AT_ONCE // (k * len(self.eps) * width))  # and images
         found = []
@@ -177,9 +178,10 @@ class GenerativeClassifier(Generator):
         k, (b, p), (s, d) = len(encoders[0][0]), x.shape, self.eps.shape
         mean, logvar = run(encoders, x.expand(k, b, p)).chunk(2, dim=2)  # (K, B, z)
         # z_s = μ + σ ε_s
-        z = mean[:, :, None] + (0.5 * logvar).exp()[:, :, None] * self.eps  # (K, B, S, z)
+        z = torch.addcmul(mean[:, :, None], (0.5 * logvar).exp()[:, :, None], self.eps)  # (K, B, S, z)
         # log p(z) - log q(z|x) = ½ Σ_j (ε_j² + log σ_j² - z_j²): the constants are the same and cancel
-        log_w = 0.5 * (self.eps.square() + logvar[:, :, None] - z.square()).sum(3)  # (K, B, S)
+        square = torch.linalg.vector_norm(z, dim=3).square()  # ‖z‖², without an array of z²
+        log_w = 0.5 * (self.eps.square().sum(1) + logvar.sum(2, keepdim=True) - square)  # (K, B, S)
         if gram is not None:  # log p(x|c) as below
             return ((log_w + log_gaussian(decoders, gram, z, x)).logsumexp(2) - math.log(s)).T
         decoded = run(decoders, z.view(k, b * s, d)).view(k, b, s, p)
@@ -249,11 +251,11 @@ def log_gaussian(decoders: Layers, gram: Tensor, z: Tensor, x: Tensor) -> Tensor
     weight, bias = decoders[-1]  # (K, H, P) and (K, 1, P)
     h = hidden(decoders, z.flatten(1, 2))  # (K, B S, H)
     apart = x - bias  # (K, B, P)
-    # with m = h W + c:  -½ ‖x - m‖² = -½ ‖x - c‖² + h · W (x - c) - ½ h · (W Wᵀ) h
-    shape = (*z.shape[:3], weight.shape[1])
-    towards = (apart @ weight.mT)[:, :, None] - 0.5 * (h @ gram).view(shape)
     constant = 0.5 * (apart.square().sum(2) + x.shape[1] * math.log(2 * math.pi))
-    return (h.view(shape) * towards).sum(3) - constant[:, :, None]
+    # with m = h W + c:  -½ ‖x - m‖² = -½ ‖x - c‖² + h · (W (x - c) - ½ W Wᵀ h)
+    towards = (apart @ weight.mT)[:, :, None].repeat(1, 1, z.shape[2], 1).flatten(1, 2)  # (K, B S, H)
+    towards.baddbmm_(h, gram, alpha=-0.5)
+    return towards.mul_(h).sum(2).view(z.shape[:3]) - constant[:, :, None]
 
 
 def sum_softplus_(logits: Tensor) -> Tensor:

@@ -257,15 +257,14 @@ def split_cifar100(
     presets: tuple[str, ...],
     rows: Collection[str],
     scenario: str = "class",
-    behind: Mapping[str, Any] = CIFAR10,
     others: Mapping[str, Row] = {},
 ) -> Recipe:
-    """Split CIFAR-100 as published: rows that learn what the frozen convolutions `behind` make of the images, and others."""
+    """Split CIFAR-100 as published: rows that learn what the frozen convolutions make of the images, and others."""
     return Recipe(
         summary,
         "split-cifar100",
         presets,
-        {**{name: ROWS[name]._replace(stream=behind) for name in rows}, **others},
+        {**{name: ROWS[name]._replace(stream=CIFAR10) for name in rows}, **others},
         scenarios=(scenario,),
         seeds=1,  # of 50,000 steps of large networks each: BI-R takes five hours on a core, two minutes on a large GPU
         paper_seeds=10,
