@@ -33,12 +33,14 @@ image, another model than the one that was learned; `observation` chooses.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.learners.learner import Generator, Losses, NetMaker, Noise, Phase, total
@@ -98,6 +100,8 @@ class GenerativeClassifier(Generator):
         weights = sum(p.numel() for p in self.vae(0).parameters()) * max(map(len, spec.units))
         self.register_buffer("old_gradient", torch.zeros(weights if self.cfg.batches > 1 else 0))
         self.register_buffer("old_batches", torch.zeros((), dtype=torch.int64))
+        self.asked: dict[int, Tensor] = {}  # the weights that each class's answers in `answered` are of
+        self.answered: WeakKeyDictionary[Data, dict[int, Tensor]] = WeakKeyDictionary()
         self.waiting = 0  # the same as `old_batches`, for which a step would have to wait for the device
 
     def vae(self, c: int) -> VAE:
@@ -156,17 +160,42 @@ class GenerativeClassifier(Generator):
         # log p(y = c | x) = log p(x | y = c) + const with equal priors, so likelihoods are logits
         return self.log_likelihood(x)
 
+    def answers(self, data: Data) -> Iterable[Tensor]:
+        # The same test data are asked about after every task, and most VAEs are what they were: only the others are asked,
+        # and of those only the ones whose class may be the answer.
+        units = self.active_now.any(0).nonzero().flatten().tolist()
+        for c in units:
+            weights = parameters_to_vector(self.vae(c).parameters()).detach()
+            before = self.asked.get(c)
+            if before is None or before.device != weights.device or not torch.equal(before, weights):
+                self.asked[c] = weights
+                for columns in self.answered.values():
+                    columns.pop(c, None)
+        columns = self.answered.setdefault(data, {})
+        if new := [c for c in units if c not in columns]:
+            found = torch.cat([self.log_likelihood(batch.x, new) for batch in data.batches()])
+            columns.update(zip(new, found.unbind(1), strict=True))
+        logits = torch.zeros(len(data), self.spec.n_out, device=data.device)
+        logits[:, units] = torch.stack([columns[c] for c in units], 1)
+        return logits.split([len(batch.y) for batch in data.batches()])
+
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor) -> Tensor:
-        """(B, n_out) log p(x|c) of inputs x (B, *shape) under the VAE of each class, in nats, estimated with S samples."""
+    def log_likelihood(self, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """(B, K) log p(x|c) of inputs x (B, *shape) under the VAEs of K classes, in nats, estimated with S samples.
+
+        Args:
+            x: the inputs.
+            classes: which classes; None: all of them.
+        """
+        asked = range(self.spec.n_out) if classes is None else classes
         x = x.flatten(1)
         # of features three layers are held at a time: the latents, the hidden units, and what these are multiplied with
         width = 3 * max((self.cfg.z, *self.cfg.hidden)) if self.of_features else x.shape[1]
-        k = max(1, min(self.spec.n_out, AT_ONCE // (len(self.eps) * width)))  # classes at a time
+        k = max(1, min(len(asked), AT_ONCE // (len(self.eps) * width)))  # classes at a time
         n = max(1, AT_ONCE // (k * len(self.eps) * width))  # and images
         found = []
-        for c in range(0, self.spec.n_out, k):
-            vaes = [self.vae(each) for each in range(c, min(c + k, self.spec.n_out))]
+        for i in range(0, len(asked), k):
+            vaes = [self.vae(c) for c in asked[i : i + k]]
             encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
             last, _ = decoders[-1]
             gram = last @ last.mT if self.of_features else None  # W Wᵀ (K, H, H), see `log_gaussian`

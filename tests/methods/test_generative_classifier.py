@@ -237,3 +237,26 @@ def test_settings() -> None:
     for scenario in ("task", "domain"):
         with pytest.raises(ConfigError, match=f"generative-classifier does not support the scenario '{scenario}'"):
             classifier(split(toy_data(), scenario, tasks=2).spec)
+
+
+def test_only_what_has_changed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are those of `predict`, and a VAE that is what it was is not asked again."""
+    asked: list[int] = []
+    whole = GenerativeClassifier.log_likelihood
+
+    def counting(self: GenerativeClassifier, x: Tensor, classes: list[int] | None = None) -> Tensor:
+        asked.extend(classes or [])
+        return whole(self, x, classes)
+
+    monkeypatch.setattr(GenerativeClassifier, "log_likelihood", counting)
+    learner = classifier(STREAM.spec, hidden=(9,), z=3, samples=6, lr=0.05)
+    train(learner, STREAM, steps=5, batch_size=4, device="cpu")
+    # each class once by the test data of each task, and those of the first task also before it
+    assert sorted(asked) == sorted([0, 1, 2, 3, 4, 5] * 3 + [0, 1])
+    test = STREAM[0].test
+    for change in (False, True):
+        if change:  # whoever changes a weight gets other answers
+            next(learner.vae(1).decoder.parameters()).data += 1
+        by_hand = torch.cat([learner.predict(batch.x) for batch in test.batches()])
+        torch.testing.assert_close(torch.cat([*learner.answers(test)]), by_hand)
+        assert learner.evaluate(0, test) == float((by_hand.argmax(1) == test.y).double().mean())
