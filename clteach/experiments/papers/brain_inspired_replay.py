@@ -256,7 +256,10 @@ RECIPES: dict[str, Recipe | Study] = {
         "split CIFAR-100 by the protocol of brain-inspired replay, behind convolutions that learned CIFAR-10",
         ("2020",),
         ("BI-R", "BI-R + SI", "generative classifier"),
-        others={"BI-R, convolutions as published": Row(_BIR, stream=CIFAR10_AS_PUBLISHED)},
+        others={
+            "BI-R, convolutions as published": Row(_BIR, stream=CIFAR10_AS_PUBLISHED),
+            "generative classifier, convolutions as published": Row("generative-classifier", stream=CIFAR10_AS_PUBLISHED),
+        },
     ),
     "brain-inspired-replay-internal": Recipe(
         "features against pixels: what is replayed, on split CIFAR-100 behind convolutions that learned CIFAR-10",
