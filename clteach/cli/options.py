@@ -76,7 +76,7 @@ class Training:
     """put every method behind this frozen feature extractor ("conv", for images): the data are encoded once"""
     weights: str | None = None
     """file with the extractor's weights, here or in the data folder (`clteach pretrain` writes it), or
-    `cifar10.safetensors`, which comes with the package"""
+    `cifar10.safetensors` or `cifar10-2020.safetensors`, which come with the package"""
     hidden: tuple[int, ...] | None = None
     """units of each hidden layer, for every method (a method's own option goes first)"""
     lr: float | None = None

@@ -65,7 +65,7 @@ def make_extractor(name: str, shape: Sequence[int], weights: str | Path | None =
         name: one of `EXTRACTORS`.
         shape: shape of one input.
         weights: file that `clteach pretrain` wrote, here or in the data folder, or one of those that come with the package
-            (``cifar10.safetensors``); None: what the maker gives.
+            (``cifar10.safetensors``, ``cifar10-2020.safetensors``); None: what the maker gives.
         seed: of the maker's random weights.
 
     Raises:
@@ -98,7 +98,7 @@ def _place(weights: str | Path) -> Path:
     come_along = ", ".join(sorted(file.name for file in WEIGHTS.glob("*.safetensors")))
     raise ConfigError(
         f"there is no file of weights {weights}, neither here nor in {data_folder()}, nor does it come with the package "
-        f"({come_along} does). Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
+        f"(as do {come_along}). Make it with clteach pretrain, or set CLTEACH_DATA to the folder that holds it."
     )
 
 

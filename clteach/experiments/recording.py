@@ -117,7 +117,9 @@ def reproduce(
     if tasks is not None and not 1 <= tasks <= all_tasks:
         raise ConfigError(f"tasks={tasks}: expected between 1 and {all_tasks}, as many as {name} has.")
     shortened = shortened or (tasks is not None and tasks < all_tasks)
-    used = [{**job.settings, **job.stream_settings}.get("weights") for _, job in cells]
+    used = [
+        {**job.settings, **job.stream_settings}.get("weights") for row, job in cells if rows is None or row in rows
+    ]
     extractors = [f"{file}: {trained(file)}" for file in dict.fromkeys(used) if file]
     file = name + (f"-{preset}" if len(recipe.presets) > 1 else "") + ("-shortened" if shortened else "")
     path = Path(out) / f"{file.replace('-', '_')}.json"
@@ -195,7 +197,8 @@ def _standing(path: Path, alike: Mapping[str, Any], extractors: Sequence[str]) -
                 "the same settings, or another --out."
             )
     for weights in extractors:  # those within a learner are not a part of the stream
-        if weights not in record["deviations"]:
+        others = [said for said in record["deviations"] if said.startswith(weights.partition(": ")[0] + ": ")]
+        if others and weights not in others:
             raise ConfigError(
                 f"{path} was not made behind {weights!r}, as the rows would be. Run all rows, or choose another --out."
             )

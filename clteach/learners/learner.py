@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -252,6 +252,10 @@ class Learner(nn.Module):
         """(B, n_out) logits, unmasked, of inputs x (B, *shape); `task` (B,) only where the method needs it."""
         raise NotImplementedError(f"{type(self).__name__} must define predict()")
 
+    def answers(self, data: Data) -> Iterable[Tensor]:
+        """`predict` of each of `data.batches()`. A method may keep what it will be asked again after the next task."""
+        return (self.predict(batch.x, batch.task) for batch in data.batches())
+
     @torch.no_grad()
     def evaluate(self, t: int, data: Data) -> float:
         """Accuracy in [0, 1] on data of task t, among the units active now.
@@ -260,10 +264,11 @@ class Learner(nn.Module):
             DivergedError: logits that are no finite numbers. Their largest is the first one, so the score would be that of
                 chance and look like a result.
         """
+        if not self.active_now[data.task, data.y].any():
+            return 0.0  # a task to come in Class-IL: none of its classes can be the answer yet
         correct = torch.zeros((), dtype=torch.int64, device=data.device)
         finite = torch.ones((), dtype=torch.bool, device=data.device)
-        for batch in data.batches():
-            logits = self.predict(batch.x, batch.task)
+        for batch, logits in zip(data.batches(), self.answers(data), strict=True):
             finite &= logits.isfinite().all()
             logits = logits.masked_fill(~self.active_now[batch.task], -torch.inf)
             correct += (logits.argmax(1) == batch.y).sum()

@@ -118,7 +118,8 @@ def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 1
     """Convolutions that make features of images: 3 x 3 kernels, batch norm, ReLU; all but the first halve the image.
 
     From 32 x 32 images with the default channels: 256 x 2 x 2 = 1024 features, as in the CIFAR experiments of van de Ven et
-    al. 2020. The last layer has no ReLU, so a feature may take any value.
+    al. 2020. The last layer has neither batch norm nor ReLU, so a feature may take any value. (A batch norm's gain would
+    set how much features vary, and so how much a generator's squared error of them weighs.)
 
     Args:
         shape: (C, H, W) of one image.
@@ -135,7 +136,7 @@ def conv_features(shape: Sequence[int], channels: Sequence[int] = (16, 32, 64, 1
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise([shape[0], *channels])):
         layers += [nn.Conv2d(n_in, n_out, 3, stride=1 if i == 0 else 2, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
-    return nn.Sequential(*layers[:-1], nn.Flatten())
+    return nn.Sequential(*layers[:-2], nn.Flatten())
 
 
 class ChannelNormalisation(nn.Module):

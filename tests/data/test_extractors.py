@@ -196,12 +196,14 @@ def test_weights_come_with_the_package_and_give_way_to_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLTEACH_DATA", str(tmp_path / "data"))
-    name, shape = "cifar10.safetensors", (3, 32, 32)
+    other, name, shape = "cifar10-2020.safetensors", "cifar10.safetensors", (3, 32, 32)
     ours = make_extractor("conv-normalised", shape, name)
     assert trained(name).startswith("10 classes of cifar10, 100 epochs in batches of 256, Adam 0.0001; ")
-    assert (extractors.WEIGHTS / name).stat().st_size < 1e6
-    with pytest.raises(ConfigError, match=rf"nor does it come with the package \({name} does\)"):
-        make_extractor("conv-normalised", shape, "other.safetensors")
+    assert trained(other).startswith("10 classes of cifar10, 100 epochs in batches of 128, Adam 0.001, gains from [0, 1); ")
+    assert all((extractors.WEIGHTS / file).stat().st_size < 1e6 for file in (name, other))
+    assert extractors.fingerprint(make_extractor("conv-normalised", shape, other)) != extractors.fingerprint(ours)
+    with pytest.raises(ConfigError, match=rf"nor does it come with the package \(as do {other}, {name}\)"):
+        make_extractor("conv-normalised", shape, "no-such.safetensors")
     monkeypatch.setattr(extractors, "_KEPT_FROM", 1)
     encode(toy_data(shape, n=4), "conv-normalised", name)
     assert len(list((tmp_path / "data").glob("cifar10.toy-*.features"))) == 1  # the package's folder stays as it is

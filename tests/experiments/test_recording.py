@@ -277,6 +277,10 @@ def test_a_row_behind_an_extractor_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert (
         "2 classes of toy, 3 epochs in batches of 7, Adam 0.001; 75.0 % of the test images" in record["deviations"][0]
     )
+    # what is said is said of the rows that are there
+    for row in ("images", "features"):
+        part = reproduce("split-digits", tmp_path / "part", seeds=1, iters=2, rows=[row], device="cpu", n_jobs=1)
+        assert (row == "features") == any(" of toy, " in said for said in json.loads(part.read_text())["deviations"])
     # rows behind other weights do not enter the same table
     again = reproduce("split-digits", tmp_path, seeds=1, iters=2, rows=["features"], device="cpu", n_jobs=1)
     assert [cell["row"] for cell in json.loads(again.read_text())["cells"]] == ["images", "features"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from clteach.data.streams import split
@@ -37,3 +40,21 @@ def test_many_seeds_at_once_equal_separate_runs() -> None:
         for name, p in learner.named_parameters():
             if p.requires_grad:
                 torch.testing.assert_close(gradients[name][i], p.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_a_task_to_come_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Class-IL with the classes so far no answer of a later task can be right; elsewhere it can."""
+    for scenario, competing, expected in (("class", "seen", [0]), ("class", "all", [0, 1]), ("task", "seen", [0, 1])):
+        stream = split(toy_data(), scenario, tasks=2, active_units=competing)
+        learner = build("finetune", stream.spec, hidden=(8,))
+        learner.enter(0, learner.phases(0, 1)[0])
+        asked: list[int] = []
+
+        def predict(x: torch.Tensor, task: torch.Tensor, asked: list[int] = asked, net: Any = learner.net) -> Any:
+            asked.append(int(task[0]))
+            return net(x)
+
+        monkeypatch.setattr(learner, "predict", predict)
+        scores = [learner.evaluate(t, task.test) for t, task in enumerate(stream)]
+        assert asked == expected
+        assert expected == [0, 1] or scores[1] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from clteach.data.streams import split
 from clteach.data.tasks import Spec
 from clteach.errors import ConfigError
 from clteach.learners.learner import Phase
-from clteach.methods import build
+from clteach.methods import build, generative_classifier
 from clteach.methods.generative_classifier import GenerativeClassifier, sum_softplus_
 from clteach.models.vae import bernoulli_nll, kl_standard_normal
 from clteach.seeding import generator
@@ -104,14 +104,19 @@ def test_likelihood_of_pixels_against_the_integral() -> None:
             assert float(learner.log_likelihood(x)[i, c]) == pytest.approx(exact, abs=0.02)
 
 
-@pytest.mark.parametrize("observation", ["trained", "gaussian"])
-def test_likelihood_against_a_loop(observation: str) -> None:
-    """Image by image, class by class, sample by sample, with PyTorch's distributions."""
-    learner = classifier(STREAM.spec, hidden=(9, 5), z=3, samples=6, observation=observation)
+@pytest.mark.parametrize("observation", ["trained", "gaussian", "features"])
+@pytest.mark.parametrize("at_once", [1, 216, 1000, 10**6])
+def test_likelihood_against_a_loop(observation: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image, class by class, sample by sample, with PyTorch's distributions; in pieces of any size."""
+    monkeypatch.setattr(generative_classifier, "AT_ONCE", at_once)
+    settings = {"observation": observation} if observation != "features" else {}
+    spec = STREAM.spec if settings else replace(STREAM.spec, encoded_from=10)
+    learner = classifier(spec, hidden=(9, 5), z=3, samples=6, **settings)
     for parameter in learner.parameters():
         parameter.data.mul_(3)  # so that classes and samples differ
     x = STREAM[0].test.batch(torch.arange(4)).x
     found = learner.log_likelihood(x)
+    assert found.shape == (4, 6)
     for i in range(4):
         for c in range(6):
             mean, logvar = learner.vae(c).encode(x[i : i + 1])
@@ -122,7 +127,8 @@ def test_likelihood_against_a_loop(observation: str) -> None:
                 z = mean[0] + (0.5 * logvar[0]).exp() * eps
                 logits = learner.vae(c).decode(z[None])[0]
                 pixels = Bernoulli(logits=logits, validate_args=False)
-                decoder = Independent(pixels if observation == "trained" else Normal(logits.sigmoid(), 1.0), 1)
+                mean_of_x = logits if observation == "features" else logits.sigmoid()
+                decoder = Independent(pixels if observation == "trained" else Normal(mean_of_x, 1.0), 1)
                 weights.append(decoder.log_prob(x[i].flatten()) + prior.log_prob(z) - q.log_prob(z))
             expected = torch.stack(weights).logsumexp(0) - math.log(6)
             torch.testing.assert_close(found[i, c], expected)
@@ -231,3 +237,26 @@ def test_settings() -> None:
     for scenario in ("task", "domain"):
         with pytest.raises(ConfigError, match=f"generative-classifier does not support the scenario '{scenario}'"):
             classifier(split(toy_data(), scenario, tasks=2).spec)
+
+
+def test_only_what_has_changed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are those of `predict`, and a VAE that is what it was is not asked again."""
+    asked: list[int] = []
+    whole = GenerativeClassifier.log_likelihood
+
+    def counting(self: GenerativeClassifier, x: Tensor, classes: list[int] | None = None) -> Tensor:
+        asked.extend(classes or [])
+        return whole(self, x, classes)
+
+    monkeypatch.setattr(GenerativeClassifier, "log_likelihood", counting)
+    learner = classifier(STREAM.spec, hidden=(9,), z=3, samples=6, lr=0.05)
+    train(learner, STREAM, steps=5, batch_size=4, device="cpu")
+    # each class once by the test data of each task, and those of the first task also before it
+    assert sorted(asked) == sorted([0, 1, 2, 3, 4, 5] * 3 + [0, 1])
+    test = STREAM[0].test
+    for change in (False, True):
+        if change:  # whoever changes a weight gets other answers
+            next(learner.vae(1).decoder.parameters()).data += 1
+        by_hand = torch.cat([learner.predict(batch.x) for batch in test.batches()])
+        torch.testing.assert_close(torch.cat([*learner.answers(test)]), by_hand)
+        assert learner.evaluate(0, test) == float((by_hand.argmax(1) == test.y).double().mean())

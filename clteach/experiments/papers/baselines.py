@@ -99,6 +99,20 @@ _PERMUTED_2018 = Column(
     },
 )
 
+CLASSIFIER_OF_FEATURES: dict[str, Any] = {"hidden": (85,), "z": 20, "lr": 1e-3, "batches": 10, "samples": 1000}
+"""The generative classifier on split CIFAR-100: 500 updates of every class, each with a batch of its own."""
+ABOUT_THE_CLASSIFIER = (
+    (
+        "an update of a generative classifier gathers as many batches as a task has classes, each divided among their VAEs, "
+        "where the paper trains one class after the other",
+        ("generative-classifier",),
+    ),
+    (
+        "on split CIFAR-100 the generative classifier's likelihoods are of 1000 importance samples instead of 10,000",
+        ("generative-classifier",),
+    ),
+)
+
 PRESETS: dict[str, Preset] = {
     "2018": Preset(
         "generative replay with feedback connections",
@@ -210,6 +224,7 @@ PRESETS: dict[str, Preset] = {
                         "lwf": {"weighting": "sum"},
                         "er": {"per_class": 100},
                         "a-gem": {"per_class": 100},
+                        "generative-classifier": CLASSIFIER_OF_FEATURES,
                         "generative-replay": {"targets": "hard"},
                         "brain-inspired-replay": {"gating": by(0.0, 0.5, 0.7), "squared": False},
                     },
@@ -217,12 +232,7 @@ PRESETS: dict[str, Preset] = {
             }
         ),
         notes=(
-            (
-                "an update of a generative classifier gathers two batches, each divided among the VAEs of its two "
-                "classes, where "
-                "the paper trains one class after the other",
-                ("generative-classifier",),
-            ),
+            *ABOUT_THE_CLASSIFIER,
             (
                 "iCaRL's exemplars are random: the paper says herded, but its code shuffles the features and not the "
                 "images, so that what herding chooses are other images",
@@ -242,13 +252,19 @@ CIFAR10: dict[str, Any] = {"extractor": "conv-normalised", "weights": "cifar10.s
 """What the papers put before every method on CIFAR-100: convolutions that have learned CIFAR-10, then frozen."""
 
 
-def split_cifar100(summary: str, presets: tuple[str, ...], rows: Collection[str], scenario: str = "class") -> Recipe:
-    """Split CIFAR-100 as published: every method learns the features that the frozen convolutions make of the images."""
+def split_cifar100(
+    summary: str,
+    presets: tuple[str, ...],
+    rows: Collection[str],
+    scenario: str = "class",
+    others: Mapping[str, Row] = {},
+) -> Recipe:
+    """Split CIFAR-100 as published: rows that learn what the frozen convolutions make of the images, and others."""
     return Recipe(
         summary,
         "split-cifar100",
         presets,
-        {name: ROWS[name]._replace(stream=CIFAR10) for name in rows},
+        {**{name: ROWS[name]._replace(stream=CIFAR10) for name in rows}, **others},
         scenarios=(scenario,),
         seeds=1,  # of 50,000 steps of large networks each: BI-R takes five hours on a core, two minutes on a large GPU
         paper_seeds=10,
@@ -290,7 +306,7 @@ RECIPES: dict[str, Recipe | Study] = {
     "split-cifar100": split_cifar100(
         "split CIFAR-100 (10 tasks of 10 classes), every method behind convolutions that learned CIFAR-10",
         ("2022",),
-        ("None", "Joint", "EWC", "SI", "LwF", "ER (100 / class)", "BI-R"),
+        ("None", "Joint", "EWC", "SI", "LwF", "ER (100 / class)", "BI-R", "generative classifier"),
     ),
     "split-cifar100-task": split_cifar100(
         "split CIFAR-100 with the task known, so that XdG can take part, behind convolutions that learned CIFAR-10",
