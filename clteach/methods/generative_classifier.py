@@ -55,6 +55,13 @@ AT_ONCE = 1_600_000
 """Values of a decoder's widest layer that a prediction holds at a time: what a processor's cache holds."""
 
 
+class _Answered(WeakKeyDictionary[Data, dict[int, Tensor]]):
+    """Log-likelihoods (N,) of data under the VAE of each class, kept as long as the data; they are not pickled with it."""
+
+    def __reduce__(self) -> tuple[type[_Answered], tuple[()]]:
+        return type(self), ()
+
+
 class GenerativeClassifier(Generator):
     """A VAE per class, and classification by likelihood (van de Ven, Li & Tolias 2021)."""
 
@@ -101,7 +108,7 @@ class GenerativeClassifier(Generator):
         self.register_buffer("old_gradient", torch.zeros(weights if self.cfg.batches > 1 else 0))
         self.register_buffer("old_batches", torch.zeros((), dtype=torch.int64))
         self.asked: dict[int, Tensor] = {}  # the weights that each class's answers in `answered` are of
-        self.answered: WeakKeyDictionary[Data, dict[int, Tensor]] = WeakKeyDictionary()
+        self.answered = _Answered()
         self.waiting = 0  # the same as `old_batches`, for which a step would have to wait for the device
 
     def vae(self, c: int) -> VAE:

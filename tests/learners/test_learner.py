@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
 import torch
 
 from clteach.data.streams import split
-from clteach.methods import build
+from clteach.methods import METHODS, build
 from clteach.seeding import generator
-from clteach.training.learner_checks import toy_data
+from clteach.training.learner_checks import tiny, toy_data
 
 
 def test_many_seeds_at_once_equal_separate_runs() -> None:
@@ -58,3 +60,16 @@ def test_a_task_to_come_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> N
         scores = [learner.evaluate(t, task.test) for t, task in enumerate(stream)]
         assert asked == expected
         assert expected == [0, 1] or scores[1] == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_used_learner_can_be_pickled_and_copied(name: str) -> None:
+    """For other processes, and for whoever saves whole objects: copies answer as the original does."""
+    cls = METHODS[name]
+    stream = split(toy_data(), cls.scenarios[0], tasks=2)
+    learner = cls(stream.spec, tiny(cls))
+    learner.prepare(stream)
+    learner.enter(0, learner.phases(0, 1)[0])
+    before = learner.evaluate(0, stream[0].test)
+    for again in (copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))):
+        assert again.evaluate(0, stream[0].test) == before
