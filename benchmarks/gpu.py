@@ -6,7 +6,8 @@ In this order, each piece written to benchmarks/gpu.json as soon as it is there:
 2. steps per second of every method, on the GPU and on the CPU, and of the bare loops of benchmarks/speed.py; and what a
    step of the dearest rows on CIFAR-100 takes, which says how long their records will;
 3. many seeds at once beside one after the other (benchmarks/seeds.py), 20 seeds;
-4. the records that are still shortened, the most wanted first, through ``clteach reproduce`` into results/.
+4. the records that are still shortened or lack rows, the most wanted first, through ``clteach reproduce`` into results/;
+   of a record that lacks rows only these are run.
 
 It ends by itself when the time is up. The same command goes on where it ended: what was finished with the same code on the
 same device is kept. ``make record`` then copies finished records into the package.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +43,7 @@ from clteach.experiments.papers import RECIPES, column, full_name
 from clteach.experiments.provenance import checkout, machine
 from clteach.experiments.recipe import Recipe, chosen
 from clteach.methods import METHODS, fitting
+from clteach.results.records import FOLDER
 from clteach.storage import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +57,7 @@ SEEDS = 20
 WANTED = (
     "brain-inspired-replay-split-cifar100",
     "split-cifar100",
+    "split-cifar100-task",
     "brain-inspired-replay-internal",
     "brain-inspired-replay-permuted",
     "hypernetwork-split-cifar100",
@@ -62,7 +66,7 @@ WANTED = (
     "hypernetwork-permuted-mnist",
     "hypernetwork-permuted-mnist-100",
 )
-"""Recipes whose records are shortened or missing: first those that a reader compares with the paper's main table."""
+"""Recipes whose records are shortened, missing or lack rows: first what a reader compares with the paper's main table."""
 BARE = {
     "finetune": speed.bare_finetune,
     "generative-replay": speed.bare_generative_replay,
@@ -206,27 +210,39 @@ def many_seeds(name: str, data: str, device: str) -> Callable[[Clock], dict[str,
 
 
 def recorded(name: str, device: str) -> Callable[[Clock], dict[str, Any]]:
-    """A record that is still short; stopped in time, its runs go on from their checkpoints."""
+    """A record that is still short or lacks rows; stopped in time, its runs go on from their checkpoints."""
 
     def measure(clock: Clock) -> dict[str, Any]:
-        words = [
-            sys.executable,
-            "-m",
-            "clteach",
-            "reproduce",
-            name,
-            "--device",
-            device,
-            "--together",
-            "--out",
-            "results",
-        ]
+        rows = missing_rows(name)
+        if rows == []:
+            return {"output": "the package's record has all rows"}
+        words = [sys.executable, "-m", "clteach", "reproduce", name, "--device", device, "--together"]
+        words += ["--out", "results", *(["--rows", *rows] if rows else [])]
         code, output = run_for(words, clock.left(30) - 20)
         if code:
             raise ClteachError(f"{' '.join(words[1:])} ended with {code}: {output[-500:]}")
         return {"output": output[-500:]}
 
     return measure
+
+
+def missing_rows(name: str, to: Path = ROOT / "results") -> list[str] | None:
+    """The rows that the package's record of a recipe lacks; a copy of it is put into `to`, for them to join.
+
+    None: it has none, or a shortened one.
+    """
+    recipe = RECIPES[full_name(name)]
+    if not isinstance(recipe, Recipe):
+        return None
+    stem = full_name(name) + (f"-{recipe.presets[0]}" if len(recipe.presets) > 1 else "")
+    file = f"{stem.replace('-', '_')}.json"
+    if not (FOLDER / file).exists():
+        return None
+    if not (to / file).exists():
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(FOLDER / file, to)
+    there = {cell["row"] for cell in json.loads((to / file).read_text(encoding="utf-8"))["cells"]}
+    return [row for row in recipe.rows if row not in there]
 
 
 def pieces(device: str) -> Iterator[tuple[str, Callable[[Clock], dict[str, Any]]]]:

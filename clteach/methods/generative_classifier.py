@@ -10,29 +10,19 @@ The VAE of a class is trained on samples of that class alone, and never again. N
 shared, and no class has to be told from another while it is learned: in Class-IL, where they never meet, that is what the
 others lack. It costs a network per class, and a prediction asks them all.
 
-The likelihood $p(x|c) = \int p(x|z)\, p(z)\, dz$ has no closed form. It is estimated with S samples $z_s \sim q(z|x)$ of the
-encoder, each weighed by how much rarer it is under the prior (importance sampling; Burda et al. 2016):
-
-$$\log p(x|c) \approx \log \frac1S \sum_s \frac{p(x|z_s)\, p(z_s)}{q(z_s|x)}, \qquad
-  z_s = \mu(x) + \sigma(x)\, \varepsilon_s.$$
-
-For any S this is a lower bound in expectation, and it is exact where q(z|x) is the true posterior. The noise $\varepsilon_s$
-is drawn once, with the weights, and is the same for all images and classes: so an image's answer does not depend on what is
-asked beside it, and the differences between classes are less noisy than the likelihoods.
+The likelihood has no closed form. It is estimated by importance sampling with S samples of the encoder, whose noise is drawn
+once, with the weights, and is the same for all images and classes (`clteach.models.likelihood`).
 
 The paper trains one class after the other, 1000 steps with a batch of that class each. Here every batch of a task is
 divided among the task's classes. An update of a task of two that gathers the gradients of two batches (`batches`) gives each
 class about a whole one again, and 2000 steps are 1000 updates. On an encoded stream
-(`clteach.data.extractors`) the decoder gives the mean of a Gaussian with variance 1 instead of probabilities of pixels. Its
-last layer is linear, so the distance of an input to that mean is computed without the mean, from the last hidden layer: on
-CIFAR-100 from 85 numbers in place of 1024.
+(`clteach.data.extractors`) the decoder gives the mean of a Gaussian with variance 1 instead of probabilities of pixels.
 The published code trains with probabilities of pixels and yet classifies with a Gaussian of variance 1 around the decoded
 image, another model than the one that was learned; `observation` chooses.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,12 +35,11 @@ from torch.nn.utils import parameters_to_vector
 from clteach.data.tasks import Batch, Data, Spec
 from clteach.learners.learner import Generator, Losses, NetMaker, Noise, Phase, total
 from clteach.learners.optim import adam
+from clteach.models.likelihood import Observation, log_likelihood, stacked
 from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import generator, seeded
 from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
 
-Layers = list[tuple[Tensor, Tensor]]
-"""The linear layers of K networks: weights (K, n_in, n_out) and biases (K, 1, n_out)."""
 AT_ONCE = 1_600_000
 """Values of a decoder's widest layer that a prediction holds at a time: what a processor's cache holds."""
 
@@ -98,6 +87,8 @@ class GenerativeClassifier(Generator):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
         self.of_features = spec.encoded_from is not None
+        of_images: Observation = "bernoulli" if self.cfg.observation == "trained" else "gaussian image"
+        self.observation: Observation = "gaussian" if self.of_features else of_images
         kind = FeatureVAE if self.of_features else VAE
         with seeded(seed, "vaes"):
             self.vaes = nn.ModuleList(kind(spec.shape, self.cfg.hidden, self.cfg.z) for _ in range(spec.n_out))
@@ -205,34 +196,10 @@ class GenerativeClassifier(Generator):
             vaes = [self.vae(c) for c in asked[i : i + k]]
             encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
             last, _ = decoders[-1]
-            gram = last @ last.mT if self.of_features else None  # W Wᵀ (K, H, H), see `log_gaussian`
-            found.append(torch.cat([self._log_likelihood(part, encoders, decoders, gram) for part in x.split(n)]))
+            gram = last @ last.mT if self.of_features else None  # W Wᵀ (K, H, H)
+            parts = [log_likelihood(part, encoders, decoders, self.eps, self.observation, gram) for part in x.split(n)]
+            found.append(torch.cat(parts))
         return torch.cat(found, 1)
-
-    def _log_likelihood(self, x: Tensor, encoders: Layers, decoders: Layers, gram: Tensor | None) -> Tensor:
-        """(B, K) as `log_likelihood`, for all B inputs (B, P), K classes and samples at once."""
-        k, (b, p), (s, d) = len(encoders[0][0]), x.shape, self.eps.shape
-        mean, logvar = run(encoders, x.expand(k, b, p)).chunk(2, dim=2)  # (K, B, z)
-        # z_s = μ + σ ε_s
-        z = torch.addcmul(mean[:, :, None], (0.5 * logvar).exp()[:, :, None], self.eps)  # (K, B, S, z)
-        # log p(z) - log q(z|x) = ½ Σ_j (ε_j² + log σ_j² - z_j²): the constants are the same and cancel
-        square = torch.linalg.vector_norm(z, dim=3).square()  # ‖z‖², without an array of z²
-        log_w = 0.5 * (self.eps.square().sum(1) + logvar.sum(2, keepdim=True) - square)  # (K, B, S)
-        if gram is not None:  # log p(x|c) as below
-            return ((log_w + log_gaussian(decoders, gram, z, x)).logsumexp(2) - math.log(s)).T
-        decoded = run(decoders, z.view(k, b * s, d)).view(k, b, s, p)
-        if self.cfg.observation == "gaussian":
-            decoded.sigmoid_()  # the decoded image is the mean
-        log_w += (decoded @ x[..., None]).squeeze(3)
-        if self.cfg.observation == "gaussian":
-            # log p(x|z) = x·m - ½ m·m - ½ x·x - (P/2) log 2π, with the mean m
-            log_w -= 0.5 * decoded.square_().sum(3)
-            log_w -= 0.5 * (x.square().sum(1)[:, None] + p * math.log(2 * math.pi))
-        else:
-            # log p(x|z) = x·l - Σ_i log(1 + exp l_i), with the logits l
-            log_w -= sum_softplus_(decoded)
-        # log p(x|c) ≈ log 1/S Σ_s p(x|z_s) p(z_s) / q(z_s|x)
-        return (log_w.logsumexp(2) - math.log(s)).T
 
     @torch.no_grad()
     def sample(
@@ -255,57 +222,3 @@ class GenerativeClassifier(Generator):
         for c in range(self.spec.n_out):
             x[classes == c] = self.vae(c).sample(z[classes == c])
         return x
-
-
-def stacked(nets: Sequence[nn.Sequential]) -> Layers:
-    """The linear layers of K networks that `clteach.models.nets.mlp` made alike, ready for `run`."""
-    linear = [[layer for layer in net if isinstance(layer, nn.Linear)] for net in nets]
-    return [
-        (torch.stack([layer.weight.T for layer in layers]), torch.stack([layer.bias for layer in layers])[:, None])
-        for layers in zip(*linear, strict=True)
-    ]
-
-
-def run(layers: Layers, x: Tensor) -> Tensor:
-    """K networks at once: inputs (K, N, n_in) -> outputs (K, N, n_out), ReLU between the layers."""
-    weight, bias = layers[-1]
-    return torch.baddbmm(bias, hidden(layers, x), weight)
-
-
-def hidden(layers: Layers, x: Tensor) -> Tensor:
-    """K networks at once: inputs (K, N, n_in) -> what their last layers read."""
-    for weight, bias in layers[:-1]:
-        x = torch.baddbmm(bias, x, weight).relu_()
-    return x
-
-
-def log_gaussian(decoders: Layers, gram: Tensor, z: Tensor, x: Tensor) -> Tensor:
-    """(K, B, S) log N(x; m(z), I) of inputs x (B, P), each with S latents z (K, B, S, d), in nats; the means are not made.
-
-    `gram` (K, H, H) is W Wᵀ of the decoders' last layers W (K, H, P).
-    """
-    weight, bias = decoders[-1]  # (K, H, P) and (K, 1, P)
-    h = hidden(decoders, z.flatten(1, 2))  # (K, B S, H)
-    apart = x - bias  # (K, B, P)
-    constant = 0.5 * (apart.square().sum(2) + x.shape[1] * math.log(2 * math.pi))
-    # with m = h W + c:  -½ ‖x - m‖² = -½ ‖x - c‖² + h · (W (x - c) - ½ W Wᵀ h)
-    towards = (apart @ weight.mT)[:, :, None].repeat(1, 1, z.shape[2], 1).flatten(1, 2)  # (K, B S, H)
-    towards.baddbmm_(h, gram, alpha=-0.5)
-    return towards.mul_(h).sum(2).view(z.shape[:3]) - constant[:, :, None]
-
-
-def sum_softplus_(logits: Tensor) -> Tensor:
-    r"""(...) the sum of log(1 + exp l) over the last dimension of logits (..., P), which are overwritten.
-
-    With log(1 + eˡ) = max(l, 0) + log(1 + e⁻ˡ) for positive l and its mirror image for negative ones, the sum of the second
-    parts is the logarithm of a product: one logarithm for up to 64 pixels, where logarithms would take most of the time.
-    """
-    # Σ_i log(1 + exp l_i) = Σ_i max(l_i, 0) + log Π_i (1 + exp(-|l_i|))
-    positive = logits.clamp_min(0).sum(-1)
-    factors = logits.abs_().neg_().exp_().add_(1)  # in (1, 2], so a product of 64 is at most 2⁶⁴
-    for _ in range(6):
-        if factors.shape[-1] % 2:
-            break
-        half = factors.shape[-1] // 2
-        factors = factors[..., :half] * factors[..., half:]
-    return positive + factors.log_().sum(-1)
