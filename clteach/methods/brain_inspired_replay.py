@@ -143,9 +143,10 @@ class BrainInspiredReplay(GenerativeReplay):
     def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
         super().begin_phase(t, phase, data, rng)  # keeps the old models
         if self.cfg.reinit and t > 0:
-            fresh = type(self)(self.spec, self.cfg, derive(self.seed, "reinit", t))
-            for network, new in ((self.net, fresh.net), (self.vae, fresh.vae)):
-                network.load_state_dict(dict(new.named_parameters()), strict=False)  # the gates, being buffers, stay
+            fresh = type(self)(self.spec, self.cfg, derive(self.seed, "reinit", t), self.own_net)
+            self.net.load_state_dict(fresh.net.state_dict())
+            gates = {name: self.vae.get_buffer(name) for name in self.vae.gates}  # they are no weights, and stay
+            self.vae.load_state_dict({**fresh.vae.state_dict(), **gates})
             for opt in self.opts.values():
                 opt.state.clear()
 

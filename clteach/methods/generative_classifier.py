@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -44,8 +45,27 @@ AT_ONCE = 1_600_000
 """Values of a decoder's widest layer that a prediction holds at a time: what a processor's cache holds."""
 
 
-class _Answered(WeakKeyDictionary[Data, dict[int, Tensor]]):
-    """Log-likelihoods (N,) of data under the VAE of each class, kept as long as the data; they are not pickled with it."""
+class _Known:
+    """What is known of some data: `columns`, {class: (N,) log-likelihoods under its VAE}."""
+
+    def __init__(self, data: Data, observation: str) -> None:
+        self.columns: dict[int, Tensor] = {}
+        self.of = observation, self.versions(data)
+
+    @staticmethod
+    def versions(data: Data) -> list[tuple[Tensor, int]]:
+        tensors = [tensor for tensor in (data.x, data.rows, data.pixels) if tensor is not None]
+        return [(tensor, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+    def still_of(self, data: Data, observation: str) -> bool:
+        """Are these the inputs that were asked about, not written over since, and asked about in this way?"""
+        asked_for, before = self.of
+        pairs = zip_longest(before, self.versions(data), fillvalue=(None, 0))
+        return asked_for == observation and all(x is y and v == w for (x, v), (y, w) in pairs)
+
+
+class _Answered(WeakKeyDictionary[Data, _Known]):
+    """What is known of data, kept as long as they are; it is not pickled with the learner."""
 
     def __reduce__(self) -> tuple[type[_Answered], tuple[()]]:
         return type(self), ()
@@ -87,8 +107,6 @@ class GenerativeClassifier(Generator):
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__(spec, cfg, seed, net)
         self.of_features = spec.encoded_from is not None
-        of_images: Observation = "bernoulli" if self.cfg.observation == "trained" else "gaussian image"
-        self.observation: Observation = "gaussian" if self.of_features else of_images
         kind = FeatureVAE if self.of_features else VAE
         with seeded(seed, "vaes"):
             self.vaes = nn.ModuleList(kind(spec.shape, self.cfg.hidden, self.cfg.z) for _ in range(spec.n_out))
@@ -98,9 +116,15 @@ class GenerativeClassifier(Generator):
         weights = sum(p.numel() for p in self.vae(0).parameters()) * max(map(len, spec.units))
         self.register_buffer("old_gradient", torch.zeros(weights if self.cfg.batches > 1 else 0))
         self.register_buffer("old_batches", torch.zeros((), dtype=torch.int64))
-        self.asked: dict[int, Tensor] = {}  # the weights that each class's answers in `answered` are of
+        self.asked: dict[int, Tensor] = {}  # weights and noise that each class's answers in `answered` are of
         self.answered = _Answered()
         self.waiting = 0  # the same as `old_batches`, for which a step would have to wait for the device
+
+    def observation(self) -> Observation:
+        """p(x|z) in the likelihood that classifies."""
+        if self.of_features:
+            return "gaussian"
+        return "bernoulli" if self.cfg.observation == "trained" else "gaussian image"
 
     def vae(self, c: int) -> VAE:
         """The generator of class c."""
@@ -163,18 +187,20 @@ class GenerativeClassifier(Generator):
         # and of those only the ones whose class may be the answer.
         units = self.active_now.any(0).nonzero().flatten().tolist()
         for c in units:
-            weights = parameters_to_vector(self.vae(c).parameters()).detach()
+            used = torch.cat([parameters_to_vector(self.vae(c).parameters()).detach(), self.eps.flatten()])
             before = self.asked.get(c)
-            if before is None or before.device != weights.device or not torch.equal(before, weights):
-                self.asked[c] = weights
-                for columns in self.answered.values():
-                    columns.pop(c, None)
-        columns = self.answered.setdefault(data, {})
-        if new := [c for c in units if c not in columns]:
+            if before is None or before.device != used.device or not torch.equal(before, used):
+                self.asked[c] = used
+                for of_data in self.answered.values():
+                    of_data.columns.pop(c, None)
+        known = self.answered.get(data)
+        if known is None or not known.still_of(data, self.cfg.observation):
+            known = self.answered[data] = _Known(data, self.cfg.observation)
+        if new := [c for c in units if c not in known.columns]:
             found = torch.cat([self.log_likelihood(batch.x, new) for batch in data.batches()])
-            columns.update(zip(new, found.unbind(1), strict=True))
+            known.columns.update(zip(new, found.unbind(1), strict=True))
         logits = torch.zeros(len(data), self.spec.n_out, device=data.device)
-        logits[:, units] = torch.stack([columns[c] for c in units], 1)
+        logits[:, units] = torch.stack([known.columns[c] for c in units], 1)
         return logits.split([len(batch.y) for batch in data.batches()])
 
     @torch.no_grad()
@@ -197,7 +223,7 @@ class GenerativeClassifier(Generator):
             encoders, decoders = stacked([vae.encoder for vae in vaes]), stacked([vae.decoder for vae in vaes])
             last, _ = decoders[-1]
             gram = last @ last.mT if self.of_features else None  # W Wᵀ (K, H, H)
-            parts = [log_likelihood(part, encoders, decoders, self.eps, self.observation, gram) for part in x.split(n)]
+            parts = [log_likelihood(part, encoders, decoders, self.eps, self.observation(), gram) for part in x.split(n)]
             found.append(torch.cat(parts))
         return torch.cat(found, 1)
 

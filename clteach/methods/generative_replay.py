@@ -38,7 +38,7 @@ from clteach.errors import ConfigError
 from clteach.learners.learner import Classifier, Generator, Learner, Losses, NetMaker, Noise, Phase
 from clteach.learners.optim import adam
 from clteach.learners.replay import TEMPERATURES, empty_samples, imitation_loss, read_samples, write_samples
-from clteach.models.frozen import frozen_copy, refresh
+from clteach.models.frozen import frozen_copy, in_eval_mode, refresh
 from clteach.models.vae import VAE, FeatureVAE, bernoulli_nll, gaussian_nll, kl_standard_normal
 from clteach.seeding import seeded
 from clteach.settings import MOST_SAMPLES, MOST_UNITS, within
@@ -140,7 +140,8 @@ class GenerativeReplay(Classifier, Generator):
             # Now, before the first step, the networks still are the previous ones.
             write_samples(self.stored, slice(None), self.sample(len(self.stored), rng))
             everything = torch.arange(len(self.stored), device=rng.device)
-            self.stored_logits.copy_(self.net(read_samples(self.stored, everything)))
+            with in_eval_mode(self.net):
+                self.stored_logits.copy_(self.net(read_samples(self.stored, everything)))
 
     def draw(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         n_replay = 0 if self.t == 0 else self.cfg.replay_batch or n

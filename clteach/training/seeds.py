@@ -264,8 +264,17 @@ class Stack:
             for learner in (self.whole, *self.learners):
                 for opt in learner.opts.values():
                     opt.state.clear()
+        self.give_moments()  # a learner may change or forget them
         for learner, of_seed, seed in zip(self.learners, data, seeds, strict=True):
             learner.begin_phase(t, phase, of_seed, generator(seed, "begin", t, p, device=learner.device))
+        self._take_moments()
+
+    def end_task(self, t: int, data: Sequence[Data], seeds: Sequence[int]) -> None:
+        """As `Learner.end_task`, for each of them."""
+        self.give_moments()
+        for learner, of_seed, seed in zip(self.learners, data, seeds, strict=True):
+            learner.end_task(t, of_seed, generator(seed, "end", t, device=learner.device))
+        self._take_moments()
 
     def follow(self) -> None:
         """What learns in the learners learns in the stack, and nothing else."""
@@ -293,6 +302,8 @@ class Stack:
                     yield opt, p, others, [other.param_groups[g]["params"][i] for other in others]
 
     def _take_moments(self) -> None:
+        for opt in self.whole.opts.values():
+            opt.state.clear()
         for opt, p, others, own in self._pairs():
             states = [other.state.get(q, {}) for other, q in zip(others, own, strict=True)]
             if states[0]:
@@ -445,8 +456,8 @@ def _loop(
                     clock = time.perf_counter()
             del step  # and with it the memory of a recorded one
             at.next_phase()
-        for run, of_task, of_seed, seed in zip(runs, data, held_out, seeds, strict=True):
-            run.learner.end_task(t, of_task, generator(seed, "end", t, device=plan.device))
+        stack.end_task(t, data, seeds)
+        for run, of_seed in zip(runs, held_out, strict=True):
             run.accuracy[t] = evaluated(run.learner, of_seed)
             if plan.quality:
                 judge(run, t, of_seed)

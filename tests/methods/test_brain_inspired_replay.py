@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,28 @@ def test_reinit_forgets_everything_but_what_is_replayed() -> None:
     assert float(learner.net[1].weight.detach().abs().max()) <= 1 / 8  # a fresh layer with 64 inputs
     assert not learner.opts["network"].state
     assert torch.equal(learner.vae.get_buffer("gates_0"), masks)
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+def test_reinit_forgets_a_network_of_one_s_own(feedback: bool) -> None:
+    """Named layers, a hidden layer of another size, and batch norm's running statistics too."""
+
+    def net(shape: tuple[int, ...], n_out: int) -> nn.Module:
+        layers = {"flat": nn.Flatten(), "below": nn.Linear(64, 9), "norm": nn.BatchNorm1d(9), "above": nn.Linear(9, n_out)}
+        return nn.Sequential(OrderedDict(layers))
+
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    cfg = BrainInspiredReplay.Config(hidden=(8, 7), z=3, reinit=True, feedback=feedback)
+    learner = BrainInspiredReplay(stream.spec, cfg, 0, net)
+    with torch.no_grad():
+        for value in learner.net.state_dict().values():
+            value.add_(1)
+    learned = {name: value.clone() for name, value in learner.net.state_dict().items()}
+    learner.enter(1, Phase("train", 1))
+    learner.begin_phase(1, Phase("train", 1), stream[1].train, generator(0))
+    for name, value in learner.net.state_dict().items():
+        assert not torch.equal(value, learned[name]), name
+        assert torch.equal(learner.old_net.state_dict()[name], learned[name]), name
 
 
 def test_samples_and_their_errors() -> None:

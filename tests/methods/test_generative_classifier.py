@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -243,10 +244,28 @@ def test_only_what_has_changed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     train(learner, STREAM, steps=5, batch_size=4, device="cpu")
     # each class once by the test data of each task, and those of the first task also before it
     assert sorted(asked) == sorted([0, 1, 2, 3, 4, 5] * 3 + [0, 1])
-    test = STREAM[0].test
-    for change in (False, True):
-        if change:  # whoever changes a weight gets other answers
-            next(learner.vae(1).decoder.parameters()).data += 1
+
+
+def test_answers_are_those_of_now() -> None:
+    """Whoever changes a weight, the likelihood's model or noise, or the inputs, gets other answers."""
+    stream = split(toy_data(n_classes=6), "class", tasks=3)  # of its own: it is written over
+    learner = quick(GenerativeClassifier, stream).learner
+    assert isinstance(learner, GenerativeClassifier)
+    test = stream[0].test
+    noise = torch.rand(test.x.shape, generator=generator(1)) * (255 if test.x.dtype == torch.uint8 else 1)
+    changes: list[tuple[str, Callable[[], object]]] = [
+        ("nothing", lambda: None),
+        ("a weight", lambda: next(learner.vae(1).decoder.parameters()).data.add_(1)),
+        ("the model", lambda: setattr(learner, "cfg", replace(learner.cfg, observation="gaussian"))),
+        ("the noise", lambda: setattr(learner, "eps", torch.randn(50, learner.cfg.z, generator=generator(0)))),
+        ("other inputs", lambda: setattr(test, "x", test.x.flip(0))),
+        ("inputs written over", lambda: test.x.copy_(noise)),
+    ]
+    before = torch.zeros(len(test), 6)
+    for what, change in changes:
+        change()
         by_hand = torch.cat([learner.predict(batch.x) for batch in test.batches()])
-        torch.testing.assert_close(torch.cat([*learner.answers(test)]), by_hand)
+        torch.testing.assert_close(torch.cat([*learner.answers(test)]), by_hand, msg=what)
         assert learner.evaluate(0, test) == float((by_hand.argmax(1) == test.y).double().mean())
+        assert not torch.allclose(by_hand, before), what
+        before = by_hand

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clteach.data.streams import split
 from clteach.data.tasks import Stream
@@ -197,6 +197,25 @@ def test_stored_samples_are_the_previous_generators_and_labelled_by_the_previous
             torch.testing.assert_close(kept, (x, labels), rtol=1e-6, atol=1e-6)
         assert not torch.equal(net(x), learner.net(x)), "the classifier must have moved"
     assert learner.stored.dtype == (torch.uint8 if len(shape) == 3 else torch.float32)
+
+
+def test_stored_samples_are_labelled_as_by_a_network_that_is_asked() -> None:
+    """With batch norm by its running statistics, which stay as they are, and without dropout."""
+
+    def net(shape: tuple[int, ...], n_out: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.5), nn.Linear(9, n_out))
+
+    stream = split(toy_data(n_classes=6), "class", tasks=3)
+    cfg = GenerativeReplay.Config(hidden=(8,), z=3, keep="samples", stored_samples=11)
+    learner = GenerativeReplay(stream.spec, cfg, 0, net).train()
+    before = copy.deepcopy(learner.net)
+    learner.enter(1, Phase("train", 3))
+    learner.begin_phase(1, Phase("train", 3), stream[1].train, generator(1))
+    x, labels = learner.replayed({"stored": torch.arange(11)})
+    torch.testing.assert_close(labels, before.eval()(x))
+    for name, value in learner.net.state_dict().items():
+        assert torch.equal(value, before.state_dict()[name]), name
+    assert learner.net.training
 
 
 def test_with_stored_samples_no_step_generates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from clteach.data.catalogue import load
 from clteach.data.streams import permuted, split
-from clteach.data.tasks import Batch, Stream
+from clteach.data.tasks import Batch, Data, Stream
 from clteach.errors import CheckpointError, ConfigError, DivergedError
-from clteach.learners.learner import Classifier, Learner, Losses, Noise
+from clteach.learners.learner import Classifier, Learner, Losses, Noise, Phase
 from clteach.methods import METHODS, build, register
+from clteach.methods.finetune import FineTune
 from clteach.training.learner_checks import TINY, same_state, toy_data
 from clteach.training.loop import train
 from clteach.training.run import Run
@@ -210,6 +211,30 @@ def test_frozen_weights_stay_and_moments_follow() -> None:
                     ours = run.learner.opts[key].state_dict()["state"]
                     for index, state in opt.state_dict()["state"].items():
                         torch.testing.assert_close(ours[index], state, rtol=1e-4, atol=1e-7)
+
+
+def test_what_a_learner_does_to_its_optimiser_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BI-R that forgets its weights forgets their moments too; another method begins each task with a smaller step."""
+
+    class Slower(FineTune):
+        name, summary = "slower", "takes smaller steps from task to task"
+
+        def begin_phase(self, t: int, phase: Phase, data: Data, rng: torch.Generator) -> None:
+            for opt in self.opts.values():
+                opt.state.clear()
+                opt.param_groups[0]["initial_lr"] = 1e-3 / (t + 1)
+
+        def end_task(self, t: int, data: Data, rng: torch.Generator) -> None:
+            for opt in self.opts.values():
+                for state in opt.state.values():
+                    state["exp_avg"].zero_()
+
+    monkeypatch.setitem(METHODS, "slower", Slower)
+    for name, own in (("brain-inspired-replay", {"z": 2, "reinit": True}), ("slower", {})):
+        options: dict[str, Any] = {"steps": 10, "batch_size": 8, "hidden": (9,), "device": "cpu", **own}
+        runs = train_seeds(name, lambda seed: toy("class", seed), [0, 3], **options)
+        for seed, run in zip([0, 3], runs, strict=True):
+            assert_same(run, train(name, toy("class", seed), seed=seed, **options))
 
 
 def test_nothing_is_overwritten_that_is_used_again() -> None:
