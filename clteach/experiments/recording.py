@@ -128,7 +128,7 @@ def reproduce(
     before = None
     if rows is not None:
         stream["fingerprint"] = cells[0][1].make_stream(seed=0).fingerprint  # as of a record of all rows
-        before = _standing(path, {**alike, "stream": json.loads(json.dumps(stream))}, extractors)
+        before = _standing(path, {**alike, "stream": json.loads(json.dumps(stream))}, extractors, recipe)
     cells = [(row, job) for row, job in cells if rows is None or row in rows]
     if not cells:
         raise ConfigError(
@@ -185,7 +185,9 @@ def reproduce(
     return write_json(path, record)
 
 
-def _standing(path: Path, alike: Mapping[str, Any], extractors: Sequence[str]) -> dict[str, Any] | None:
+def _standing(
+    path: Path, alike: Mapping[str, Any], extractors: Sequence[str], recipe: Recipe
+) -> dict[str, Any] | None:
     """The record of which only some rows are made again; None: there is none."""
     if not path.exists():
         return None
@@ -196,6 +198,10 @@ def _standing(path: Path, alike: Mapping[str, Any], extractors: Sequence[str]) -
                 f"{path} was made with {key} = {record.get(key)}, the rows would be with {value}. Run all rows, choose "
                 "the same settings, or another --out."
             )
+    if gone := [cell["row"] for cell in record["cells"] if cell["row"] not in recipe.rows]:
+        raise ConfigError(
+            f"{path} has the row {gone[0]!r}, which the recipe has not (any more). Run all rows, or choose another --out."
+        )
     for weights in extractors:  # those within a learner are not a part of the stream
         others = [said for said in record["deviations"] if said.startswith(weights.partition(": ")[0] + ": ")]
         if others and weights not in others:
@@ -211,6 +217,7 @@ def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequenc
     kept = [{"commit": before["commit"], **cell} for cell in before["cells"] if cell["row"] not in run]
     if not kept:
         return new
+    replaced = sum((cell["seconds"] or 0.0) * len(new["seeds"]) for cell in before["cells"] if cell["row"] in run)
     command = before["command"]
     # it does not make the whole table, or not to the last digit, so the new rows' command belongs to it
     if "--rows" in command or any(option in new["command"] for option in ("--threads", "--together")):
@@ -218,8 +225,9 @@ def _with_rows_of(before: Mapping[str, Any], new: dict[str, Any], order: Sequenc
     return {
         **new,
         "command": command,
+        "version": in_turn([before["version"], new["version"]]),
         "commit": in_turn([cell["commit"] for cell in (*kept, *new["cells"])]),
-        "training_seconds": before["training_seconds"] + new["training_seconds"],
+        "training_seconds": before["training_seconds"] - replaced + new["training_seconds"],
         "wall_seconds": None,
         "device": as_one([before["device"], new["device"]]),
         "torch": in_turn([before["torch"], new["torch"]]),

@@ -139,6 +139,15 @@ def test_some_rows_are_run_again_and_the_others_stay(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"was made with stream = .*'another'"), monkeypatch.context() as m:
         m.setattr(recording, "run_jobs", None)  # said before anything is run
         reproduce("split-digits", tmp_path, rows=["new"], **how)
+    write_json(path, {**record, "cells": [{**cell, "row": "old name"} for cell in record["cells"]]})
+    with pytest.raises(ConfigError, match="has the row 'old name', which the recipe has not"), monkeypatch.context() as m:
+        m.setattr(recording, "run_jobs", None)
+        reproduce("split-digits", tmp_path, rows=["new"], **how)
+    write_json(path, {**record, "version": "0.0.1"})
+    for _ in range(2):  # what is read back took no time again
+        same = json.loads(reproduce("split-digits", tmp_path, rows=["new"], **how).read_text())
+        assert same["training_seconds"] == pytest.approx(record["training_seconds"])
+        assert same["version"] == f"0.0.1, {record['version']}"
     write_json(path, record)
     with pytest.raises(ClteachError, match=r"unknown row of split-digits .nwe.*new"):
         reproduce("split-digits", tmp_path, rows=["nwe"], **how)
