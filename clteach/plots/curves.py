@@ -22,6 +22,7 @@ from clteach.plots.look import (
     in_percent,
     legend,
     legend_height,
+    not_empty,
     theme,
 )
 
@@ -50,8 +51,9 @@ def accuracy_over_training(
         ax: where to draw (default: a new figure).
 
     Raises:
-        ConfigError: a curve's shapes do not fit together, or an accuracy is outside [0, 1].
+        ConfigError: no curve, its shapes do not fit together, or an accuracy is outside [0, 1].
     """
+    not_empty("curves", curves, "{method: (steps, accuracy)}")
     ax = axes_of(ax, 8, legend_height(curves))
     for name, (steps, accuracy) in curves.items():
         x, y = as_array(steps), in_percent(name, accuracy)
@@ -85,8 +87,9 @@ def accuracy_per_task(
         measure: what the entries are, one of `metrics.MEASURES`.
 
     Raises:
-        ConfigError: a matrix is no accuracy matrix.
+        ConfigError: no matrix, or one that is no accuracy matrix.
     """
+    not_empty("accuracy matrices", matrices, "{method: R}")
     ax, shows = axes_of(ax, 8, legend_height(matrices)), MEASURES[measure]
     for name, R in matrices.items():
         seeds = [R] if isinstance(R, Tensor) and R.ndim == 2 else list(R)
@@ -119,8 +122,9 @@ def losses(
         ax: where to draw (default: a new figure).
 
     Raises:
-        ConfigError: `steps` and a term differ in length.
+        ConfigError: no term, or `steps` and a term differ in length.
     """
+    not_empty("losses", terms, "{term: values}")
     ax = axes_of(ax, 8, 3.6)
     for k, (name, values) in enumerate(terms.items()):
         y = as_array(values)

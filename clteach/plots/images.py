@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -25,7 +26,7 @@ from clteach.plots.look import (
 
 @theme()
 def samples(
-    images: Tensor, columns: int = 10, row_labels: Sequence[str] | None = None, title: str | None = None
+    images: Numbers, columns: int = 10, row_labels: Sequence[str] | None = None, title: str | None = None
 ) -> Figure:
     """A grid of images, row by row, pixels not smoothed.
 
@@ -40,10 +41,11 @@ def samples(
     """
     from torchvision.utils import make_grid
 
-    x = images.detach().cpu().float()
+    x = torch.from_numpy(as_array(images)).float()
+    shape = tuple(x.shape)
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3) or columns < 1:
-        raise ConfigError(f"images has shape {tuple(images.shape)}; expected (N, C, H, W), C = 1 or 3, or (N, H, W).")
+        raise ConfigError(f"images has shape {shape}; expected (N, C, H, W), C = 1 or 3, or (N, H, W).")
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise ConfigError(f"images spans [{x.min():g}, {x.max():g}]; expected pixels in [0, 1].")
     columns, (height, width) = min(columns, len(x)), x.shape[2:]

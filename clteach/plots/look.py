@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,6 +189,16 @@ def in_percent(name: str, shares: Numbers) -> np.ndarray:
     if (bad := values[(values < 0) | (values > 1)]).size:
         raise ConfigError(f"{name} has the accuracy {bad[0]:g}; expected shares in [0, 1] (divide percentages by 100).")
     return 100 * values
+
+
+def not_empty(what: str, values: Sized, expected: str) -> None:
+    """Nothing, where there is something to draw.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if len(values) == 0:
+        raise ConfigError(f"No {what} to draw; expected {expected} with at least one.")
 
 
 def legend(ax: Axes, title: str | None = None) -> None:

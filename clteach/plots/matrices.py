@@ -73,6 +73,7 @@ def accuracy_matrix(
     Raises:
         ConfigError: `R` is no accuracy matrix (see `metrics.check_matrix`), or the number of names is not T.
     """
+    check_matrix(R, measure=measure)
     ax = axes_of(ax, 5, 4)
     shown = MEASURES[measure].label + MEASURES[measure].unit
     _heatmap(ax, R, task_names, 3.2 / len(R), measure, _scale_end([R], measure))

@@ -30,6 +30,7 @@ from clteach.plots.look import (
     legend,
     legend_height,
     new_figure,
+    not_empty,
     style,
     theme,
 )
@@ -48,8 +49,9 @@ def accuracy_bars(
         ax: where to draw (default: a new figure).
 
     Raises:
-        ConfigError: an accuracy outside [0, 1].
+        ConfigError: no method, or an accuracy outside [0, 1].
     """
+    not_empty("accuracies", accuracies, "{method: accuracies}")
     ax = axes_of(ax, 7, 3.2)
     width = 0.8 / len(accuracies)
     for i, (name, shares) in enumerate(accuracies.items()):
@@ -187,8 +189,9 @@ def comparison(scores: Mapping[str, Sequence[float]], title: str | None = None, 
         ax: where to draw (default: a new figure).
 
     Raises:
-        ConfigError: a method has no scores, or one outside [0, 1].
+        ConfigError: no method, one without scores, or a score outside [0, 1].
     """
+    not_empty("scores", scores, "{method: scores}")
     ax = axes_of(ax, 7, 0.8 + 0.32 * len(scores))
     order = sorted(scores, key=lambda name: mean_sem(scores[name])[0])
     _rows(ax, order, scores)
@@ -255,11 +258,14 @@ def measures_by_row(
         title: above the picture.
 
     Raises:
-        ConfigError: no measure, or a row without values.
+        ConfigError: no measure, a row without values, or different rows in different measures.
     """
-    if not scores or not all(rows and all(map(len, rows.values())) for rows in scores.values()):
-        raise ConfigError("Nothing to draw; expected {measure: {row: values}} with at least one value in each row.")
-    names = list(next(iter(scores.values())))
+    names = list(next(iter(scores.values()), ()))
+    if not names or not all(set(rows) == set(names) and all(map(len, rows.values())) for rows in scores.values()):
+        raise ConfigError(
+            "Nothing to draw, or measures of different rows; expected {measure: {row: values}} with the same rows for every "
+            "measure, and at least one value in each."
+        )
     fig = new_figure(8, 0.8 + 1.6 * len(scores))
     axes = fig.subplots(len(scores), 1, squeeze=False, sharex=True)[:, 0]
     for ax, (measure, rows) in zip(axes, scores.items(), strict=True):

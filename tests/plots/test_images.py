@@ -25,6 +25,8 @@ def test_samples() -> None:
     color = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     picture = np.asarray(plots.samples(color).axes[0].images[0].get_array())
     np.testing.assert_allclose(picture[1:5, 1:5], color[0].permute(1, 2, 0))
+    of_arrays = np.asarray(plots.samples(color.numpy()).axes[0].images[0].get_array())
+    np.testing.assert_array_equal(of_arrays, picture)
     for bad in (images - 1, 2 * images, images * torch.nan):
         with pytest.raises(ConfigError, match=r"expected pixels in \[0, 1\]"):
             plots.samples(bad)

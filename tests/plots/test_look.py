@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from clteach import plots
-from clteach.errors import ClteachError
+from clteach.errors import ClteachError, ConfigError
 
 METHODS = [*plots.STYLES, "my own method"]
 PICTURES: dict[str, Callable[[Any], Figure]] = {
@@ -150,3 +150,25 @@ def test_a_picture_says_what_it_shows() -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_says_something(name: str, toy: Any) -> None:
     assert len(plots.described(PICTURES[name](toy))) > 3
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots.accuracy_bars,
+        plots.accuracy_matrices,
+        plots.accuracy_per_task,
+        lambda nothing: plots.accuracy_over_training(nothing, [10]),
+        lambda nothing: plots.accuracy_against(nothing, "x"),
+        lambda nothing: plots.accuracy_against_cost(nothing, {}, "x"),
+        plots.comparison,
+        plots.comparison_by_scenario,
+        lambda nothing: plots.measures_by_row(nothing, "x"),
+        plots.score_histogram,
+        plots.losses,
+        lambda nothing: plots.accuracy_matrix(torch.zeros(0, 0)),
+    ],
+)
+def test_nothing_to_draw_is_said_so(draw: Callable[[Any], Figure]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        draw({})

@@ -122,6 +122,6 @@ def test_measures_by_row_has_a_panel_per_measure() -> None:
         if line.get_color() == look.BLUE and len(line.get_ydata()) == 1
     ]  # type: ignore[arg-type,index]
     assert {55.0, 80.0} <= set(means)
-    for bad in ({}, {"modes": {}}, {"modes": {"0": []}}):
+    for bad in ({}, {"modes": {}}, {"modes": {"0": []}}, {"modes": {"0": [1.0]}, "recall": {"1": [1.0]}}):
         with pytest.raises(ConfigError, match="Nothing to draw"):
             plots.measures_by_row(bad, "weight")
