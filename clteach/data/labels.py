@@ -101,6 +101,11 @@ def encode_labels(labels: list[Hashable], values: Sequence[Any], part: str, give
     return np.array([units[label] for label in labels], dtype=np.int64)
 
 
+def shown(value: object) -> str:
+    """A class's name: bytes, as pickled by Python 2 or kept in HDF5, without their b and quotes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 def unseen_label(label: object, position: int) -> str:
     """The message for a test label without a training sample."""
     expected = "expected only classes of the training data; drop it from the test set"

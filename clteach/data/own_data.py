@@ -17,7 +17,7 @@ import torch
 from clteach.data.dataset import Dataset, Encoding, check_lengths, reason, scaled
 from clteach.data.inputs import as_inputs, check_bright
 from clteach.data.items import LABEL_NAMES, ONLY_DICTS, class_names, is_array, read_items, refuse
-from clteach.data.labels import distinct, encode_labels, python_labels, unseen_label
+from clteach.data.labels import distinct, encode_labels, python_labels, shown, unseen_label
 from clteach.errors import ConfigError, DataError
 from clteach.seeding import whole_seed
 from clteach.settings import convert
@@ -170,7 +170,7 @@ def assembled(
         x_parts[:] = [scaled(part, low, high) for part in x_parts]
         encoding = Encoding(low=tuple(low.tolist()), high=tuple(high.tolist()))
     del train, test
-    names = [str(value) for value in (values if classes is None else classes)]
+    names = [shown(value) for value in (values if classes is None else classes)]
     kept = np.unique(y_parts[0])
     if len(kept) < len(names):
         empty = ", ".join(repr(names[unit]) for unit in range(len(names)) if unit not in kept)

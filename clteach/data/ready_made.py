@@ -17,7 +17,7 @@ from torch import Tensor
 from clteach.data.dataset import Encoding
 from clteach.data.inputs import check_bright
 from clteach.data.items import class_names, is_array
-from clteach.data.labels import distinct, encode_labels, unseen_label
+from clteach.data.labels import distinct, encode_labels, shown, unseen_label
 from clteach.data.own_data import as_numbers, assembled, hold_out, inputs_and_labels, random_states_kept
 from clteach.data.streams import stream_of
 from clteach.data.tasks import Spec, Stream
@@ -138,7 +138,7 @@ def from_tasks(
     )
     announced = [sorted({*encode_labels(list(task), values, "later", names is not None).tolist()}) for task in later]
     groups = [sorted({*a.tolist(), *b.tolist()}) for a, b in zip(y_train, y_test, strict=True)]
-    shown = [str(value) for value in (values if names is None else names)]
+    titles = [shown(value) for value in (values if names is None else names)]
     x_parts = [np.concatenate([part.x for part in parts]) for parts in (train, test)]
     del train, test, kept, held, first, part, task  # no third copy of the inputs
     if largest is None and x_parts[0].ndim == 4 and not scaled:
@@ -150,7 +150,7 @@ def from_tasks(
         x_parts,
         [_positions(np.concatenate(y_train), known, values), _positions(np.concatenate(y_test), known, values)],
         [values[k] for k in known],
-        [shown[k] for k in known],
+        [titles[k] for k in known],
         Encoding(channels, largest),
         stacklevel=4,
     )
@@ -161,7 +161,7 @@ def from_tasks(
     of_dataset = [np.searchsorted(known, group).tolist() for group in groups]
     rng = np.random.default_rng(whole_seed(seed))
     stream = stream_of(name, dataset, spec, of_dataset, rows_train, rows_test, validation, rng)
-    promised = tuple(tuple(shown[c] for c in group) for group in announced)
+    promised = tuple(tuple(titles[c] for c in group) for group in announced)
     return replace(stream, spec=replace(stream.spec, classes=(*stream.spec.classes, *promised)))
 
 

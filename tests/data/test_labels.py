@@ -94,6 +94,14 @@ def test_names_in_an_order_of_ones_own() -> None:
         labels(["cow"] * 20, classes=["bee", "ant"])
 
 
+@pytest.mark.parametrize("y", [np.where(Y, b"bee", b"ant"), [b"bee" if label else b"ant" for label in Y]])
+def test_names_as_bytes_have_no_quotes(y: Any) -> None:
+    """As Python 2 pickled them and HDF5 keeps them."""
+    assert clteach.from_arrays(X, y, X, y).classes == ("ant", "bee")
+    assert clteach.from_arrays(X, Y, X, Y, classes=[b"ant", b"bee"]).classes == ("ant", "bee")
+    assert clteach.from_tasks([(X, y)])[0].classes == ("ant", "bee")
+
+
 # -------------------------------------------------------------------------------- class names without a sample
 
 
