@@ -99,7 +99,7 @@ def test_names_as_bytes_have_no_quotes(y: Any) -> None:
     """As Python 2 pickled them and HDF5 keeps them."""
     assert clteach.from_arrays(X, y, X, y).classes == ("ant", "bee")
     assert clteach.from_arrays(X, Y, X, Y, classes=[b"ant", b"bee"]).classes == ("ant", "bee")
-    assert clteach.from_tasks([(X, y)])[0].classes == ("ant", "bee")
+    assert clteach.from_tasks([((X, y), (X, y))])[0].classes == ("ant", "bee")
 
 
 # -------------------------------------------------------------------------------- class names without a sample
