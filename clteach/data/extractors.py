@@ -132,8 +132,9 @@ def fingerprint(extractor: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-_LATEST: dict[tuple[object, ...], Dataset] = {}
-"""What `encode` made last: features of 60,000 images take 250 MB, so there is one of it in a process, not one per run."""
+_LATEST: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+"""The features, (N, n) and (M, n), that `encode` made last: those of 60,000 images take 250 MB, so there is one of it in a
+process, not one per run. Nothing else of a data set is kept, because equal images may come with another encoding."""
 _KEPT_FROM = 10_000
 """Images whose features are also kept in a file, since many processes may need them, one after the other or together."""
 
@@ -160,26 +161,25 @@ def encode(dataset: Dataset, extractor: str, weights: str | Path | None = None, 
     """
     dataset = as_dataset(dataset)
     module = make_extractor(extractor, dataset.shape, weights, seed)
-    key = (dataset.name, dataset.fingerprint, dataset.x_train.device, EXTRACTORS[extractor], fingerprint(module))
+    weights_print = fingerprint(module)
+    key = (dataset.fingerprint, dataset.x_train.device, EXTRACTORS[extractor], weights_print)
     if key not in _LATEST:
         _LATEST.clear()
-        x_train, x_test = _features(module, dataset, _kept(dataset, extractor, weights, module))
-        _LATEST[key] = replace(
-            dataset,
-            x_train=x_train,
-            x_test=x_test,
-            encoded_from=math.prod(dataset.shape),
-            encoding=replace(
-                dataset.encoding or Encoding(),
-                extractor={
-                    "name": extractor,
-                    "weights": None if weights is None else str(weights),
-                    "seed": seed,
-                    "fingerprint": fingerprint(module),
-                },
-            ),
-        )
-    return _LATEST[key]
+        _LATEST[key] = _features(module, dataset, _kept(dataset, extractor, weights, module))
+    x_train, x_test = _LATEST[key]
+    made_by = {
+        "name": extractor,
+        "weights": None if weights is None else str(weights),
+        "seed": seed,
+        "fingerprint": weights_print,
+    }
+    return replace(
+        dataset,
+        x_train=x_train,
+        x_test=x_test,
+        encoded_from=math.prod(dataset.shape),
+        encoding=replace(dataset.encoding or Encoding(), extractor=made_by),
+    )
 
 
 def _kept(dataset: Dataset, extractor: str, weights: str | Path | None, module: nn.Module) -> Path | None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +44,10 @@ def split(
     scenario: str = "class",
     *,
     tasks: int | None = None,
-    classes: Sequence[Sequence[int]] | None = None,
+    classes: Sequence[Sequence[int | str]] | None = None,
     first: int | None = None,
     then: int | None = None,
-    class_order: str | Sequence[int] = "natural",
+    class_order: str | Sequence[int | str] = "natural",
     validation: float = 0.0,
     active_units: str = "seen",
     seed: int = 0,
@@ -55,10 +58,13 @@ def split(
         dataset: the data.
         scenario: "task", "domain" or "class".
         tasks: number of tasks; the number of classes must divide by it. Default: 5, or as the next three say.
-        classes: instead of `tasks`, the classes of each task, e.g. ``[[0, 1, 2], [7], [3, 4]]``.
+        classes: instead of `tasks`, the classes of each task, e.g. ``[[0, 1, 2], [7], [3, 4]]``. Text is a class's name
+            (`Dataset.classes`). A number is its place among the classes, counted from 0; but where all names are whole
+            numbers it is the name too, so that of labels 1 to 6 the class 1 is the first one.
         first: instead of `tasks`, the number of classes of task 1 (PyCIL's ``init_cls``); None: as many as `then`.
         then: the number of classes of every later task (PyCIL's ``increment``); the last one gets what is left.
-        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes. Not with `classes`.
+        class_order: "natural", "random" (drawn from `seed`) or a permutation of the classes, written as in `classes`. Not
+            with `classes`.
         validation: share of each class's training samples held out in ``task.valid``, in [0, 1).
         active_units: see `Spec`.
         seed: seed of the class order and of the validation split.
@@ -72,7 +78,7 @@ def split(
     rng = np.random.default_rng(whole_seed(seed))
     if classes is None:
         sizes = class_counts(n_classes, tasks, first, then, dataset.name)
-        order = _class_order(class_order, n_classes, rng)
+        order = _class_order(class_order, dataset, rng)
         groups = [list(group) for group in np.split(np.asarray(order), np.cumsum(sizes)[:-1])]
         n_tasks = len(groups)
     else:
@@ -83,12 +89,15 @@ def split(
                 f"the classes of {len(classes)} tasks beside {given}: expected only one of them to say which classes the "
                 "tasks have. Leave the other out."
             )
-        groups = [list(group) for group in classes]
+        place = _places(dataset)
+        groups = [[place.get(c, -1) for c in group] for group in classes]
         flat = [c for group in groups for c in group]
-        wrong = [c for c in flat if not 0 <= c < n_classes] or [c for c in flat if flat.count(c) > 1]
+        wrong = [c for c, at in zip(chain(*classes), flat, strict=True) if at < 0 or flat.count(at) > 1]
         if wrong or not groups or not all(groups):
-            what = f"class {wrong[0]} is unknown or named twice" if wrong else "a task without classes"
-            raise ConfigError(f"classes={groups}: {what}. Expected groups of different classes in 0..{n_classes - 1}.")
+            what = f"class {wrong[0]!r} is unknown or named twice" if wrong else "a task without classes"
+            raise ConfigError(
+                f"classes={[*map(list, classes)]}: {what}. Expected groups of different classes, {_written(dataset)}."
+            )
         n_tasks = len(groups)
 
     units: list[tuple[int, ...]] = []
@@ -296,10 +305,10 @@ def faded(
     *,
     fade: float = 0.5,
     tasks: int | None = None,
-    classes: Sequence[Sequence[int]] | None = None,
+    classes: Sequence[Sequence[int | str]] | None = None,
     first: int | None = None,
     then: int | None = None,
-    class_order: str | Sequence[int] = "natural",
+    class_order: str | Sequence[int | str] = "natural",
     validation: float = 0.0,
     seed: int = 0,
 ) -> Stream:
@@ -419,14 +428,35 @@ def _to_cut(dataset: Any) -> Dataset:
     return dataset if dataset.y_train.device.type == "cpu" else dataset.to("cpu")
 
 
-def _class_order(order: str | Sequence[int], n_classes: int, rng: np.random.Generator) -> list[int]:
+def _places(dataset: Dataset) -> dict[int | str, int]:
+    """{a way to write a class: its place among the classes, from 0}, as `split` tells of its argument `classes`."""
+    names = dataset.classes
+    labels = [int(name) for name in names if re.fullmatch(r"-?[0-9]{1,18}", name)]
+    numbers = labels if len(set(labels)) == len(names) else range(len(names))
+    return {name: place for place, name in enumerate(names)} | {number: place for place, number in enumerate(numbers)}
+
+
+def _written(dataset: Dataset) -> str:
+    """How the classes of a data set can be written, for the errors."""
+    numbers = reprlib.repr([way for way in _places(dataset) if isinstance(way, int)])
+    return f"by number, {numbers}, or by name, {reprlib.repr(list(dataset.classes))}"
+
+
+def _class_order(order: str | Sequence[int | str], dataset: Dataset, rng: np.random.Generator) -> list[int]:
+    """The places of all classes in the order in which the tasks take them."""
+    every = list(range(dataset.n_classes))
     if isinstance(order, str):
         if order not in ("natural", "random"):
             raise ConfigError(f"unknown class_order {order!r}. Expected 'natural', 'random' or a list of classes.")
-        return list(range(n_classes)) if order == "natural" else rng.permutation(n_classes).tolist()
-    if sorted(order) != list(range(n_classes)):
-        raise ConfigError(f"class_order={list(order)} is not a permutation of 0..{n_classes - 1}.")
-    return list(order)
+        return every if order == "natural" else rng.permutation(len(every)).tolist()
+    place = _places(dataset)
+    places = [place.get(c, -1) for c in order]
+    if sorted(places) != every:
+        raise ConfigError(
+            f"class_order={list(order)} is not a permutation of the classes. Expected each of the {len(every)} once, "
+            f"{_written(dataset)}."
+        )
+    return places
 
 
 def stream_of(

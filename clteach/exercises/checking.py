@@ -155,8 +155,7 @@ def check(id: str, answer: Any, *, seed: int = 0, seconds: float = SECONDS) -> R
                     "wrong",
                     tried=_tried(exercise, changed[0], cases),
                     got="the right values, but an argument was changed on the way",
-                    hint="The function writes into a tensor that it was given (x += 1, x[i] = 0, x.add_()). "
-                    "The caller still needs it: work on a new one, as in x = x + 1 or x = x.clone().",
+                    hint=WRITTEN,
                     printed=ended.printed,
                 )
             return report("passed", hint=exercise.why, printed=ended.printed)
@@ -244,8 +243,13 @@ def _error_hint(error: BaseException, exercise: Exercise) -> str:
     return exercise.hint
 
 
+WRITTEN = (
+    "The function writes into a tensor that it was given (x += 1, x[i] = 0, x.add_()). "
+    "The caller still needs it: work on a new one, as in x = x + 1 or x = x.clone()."
+)
 # What common errors mean.
 ERRORS = {
+    "leaf Variable that requires grad": WRITTEN,
     "NameError": "A name is used that does not exist: is it spelled like the argument, and is everything imported?",
     "must match the size|not broadcastable|cannot be multiplied": "Two tensors do not fit together: print their "
     "shapes.",

@@ -24,7 +24,7 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Learnable:
-    """A value together with its gradient by an argument."""
+    """A value together with its gradients, {what by: gradient}."""
 
     value: Any
     gradient: Any

@@ -41,15 +41,32 @@ def call(answer: Callable[..., Any], *args: Any) -> Any:
     return answer(*args)
 
 
-def value_and_gradient(answer: Callable[..., Any], *args: Any) -> Any:
-    """Looks at the value and at its gradient by the first argument: a loss that nobody can learn from is no loss."""
-    first = args[0].detach().clone().requires_grad_(True)
-    value = answer(first, *args[1:])
-    if not isinstance(value, Tensor) or value.numel() > LARGEST:
-        return value
-    total = value.sum()
-    gradient = torch.autograd.grad(total, first, allow_unused=True)[0] if total.requires_grad else None
-    return Learnable(value, torch.zeros_like(first) if gradient is None else gradient)
+def gradients_by(solution: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """Looks at the value, a tensor or a list of them, and at its gradients: a loss that nobody can learn from is no loss.
+
+    Args:
+        solution: the reference, whose arguments have the names.
+        *names: the arguments that learn. Left out are data, labels and former models: an answer may cut them off or not.
+    """
+    places = [[*inspect.signature(solution).parameters].index(name) for name in names]
+
+    def observe(answer: Callable[..., Any], *args: Any) -> Any:
+        learned = [args[place].requires_grad_() for place in places]
+        value = answer(*args)
+        parts = [part for part in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(part, Tensor)]
+        if any(part.numel() > LARGEST for part in parts):
+            return value
+        sums = [part.sum() for part in parts if part.requires_grad]
+        found = torch.autograd.grad(sums, learned, allow_unused=True) if sums else [None] * len(learned)
+        return Learnable(
+            value,
+            {
+                f"by {name}": torch.zeros_like(arg) if gradient is None else gradient
+                for name, arg, gradient in zip(names, learned, found, strict=True)
+            },
+        )
+
+    return observe
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from clteach.learners.fisher import stacked_layers
 from clteach.models.frozen import in_eval_mode
 
 
@@ -103,15 +104,16 @@ def kernel_vmap(net: nn.Module, x: Tensor, units: Tensor, variance: Sequence[Ten
 
 def _plain_stack(net: nn.Module, x: Tensor) -> bool:
     """Layers one after the other, and all parameters, which learn, in linear ones that see one vector per input?"""
-    if type(net) is not nn.Sequential:
+    stack = stacked_layers(net)
+    if stack is None:
         return False
-    layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+    layers = [layer for layer in stack if isinstance(layer, nn.Linear)]
     parameters, of_layers = [*net.parameters()], [p for layer in layers for p in layer.parameters()]
     if len(parameters) != len(of_layers) or not layers or not all(p.requires_grad for p in of_layers):
-        return False  # others have parameters, or two layers share theirs
+        return False  # two layers share theirs, say
     with torch.no_grad():
         h = x[:1]
-        for layer in net:
+        for layer in stack:
             if isinstance(layer, nn.Linear) and h.ndim != 2:
                 return False
             h = layer(h)

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import clteach
 from clteach.data import extractors
-from clteach.data.dataset import Dataset, as_floats
+from clteach.data.dataset import Dataset, Encoding, as_floats
 from clteach.data.extractors import EXTRACTORS, encode, make_extractor, register_extractor, trained
+from clteach.data.raw import as_read
 from clteach.data.streams import make_stream, permuted, split
 from clteach.errors import ConfigError, DataError
 from clteach.learners.learner import Phase
@@ -54,9 +56,27 @@ def test_features_are_those_of_the_extractor_whatever_the_batch() -> None:
     assert torch.equal(encoded.x_test, Rows()(data.x_test / 255))
     assert encoded.y_train is data.y_train and encoded.classes == data.classes
     assert encoded.encoded_from == 64 and float(encoded.x_train.min()) < 0 and float(encoded.x_train.max()) > 1
-    assert encode(data, "rows") is encoded  # it is encoded once
+    assert encode(data, "rows").x_train is encoded.x_train  # it is encoded once
     register_extractor("rows", lambda shape: nn.Flatten())  # but never again for another extractor of that name
     assert encode(data, "rows").shape == (64,)
+
+
+def test_equal_images_keep_their_own_encoding_and_extractor() -> None:
+    x, y = torch.randint(0, 17, (60, 1, 8, 8), generator=generator(0)).double().numpy(), np.arange(60) % 3
+    data = [clteach.from_arrays(x / 16, y), clteach.from_arrays(x, y, largest=16)]
+    assert data[0].fingerprint == data[1].fingerprint
+    register_extractor("same rows", EXTRACTORS["rows"])
+    try:
+        for given, extractor, seed in ((data[0], "rows", 0), (data[1], "same rows", 1)):
+            encoded = encode(given, extractor, seed=seed)
+            made_by = {"name": extractor, "weights": None, "seed": seed}
+            assert encoded.encoding is not None and encoded.encoding.extractor is not None
+            assert made_by.items() <= encoded.encoding.extractor.items()
+            assert encoded.encoding.largest == (given.encoding or Encoding()).largest
+        read = as_read(x, split(encoded, "class", tasks=3).spec)  # what `classify` makes of the raw images
+    finally:
+        del EXTRACTORS["same rows"]
+    torch.testing.assert_close(read, Rows()(torch.from_numpy(x / 16).float()))
 
 
 def test_random_weights_are_those_of_the_seed() -> None:
@@ -199,7 +219,9 @@ def test_weights_come_with_the_package_and_give_way_to_ones_own(
     other, name, shape = "cifar10-2020.safetensors", "cifar10.safetensors", (3, 32, 32)
     ours = make_extractor("conv-normalised", shape, name)
     assert trained(name).startswith("10 classes of cifar10, 100 epochs in batches of 256, Adam 0.0001; ")
-    assert trained(other).startswith("10 classes of cifar10, 100 epochs in batches of 128, Adam 0.001, gains from [0, 1); ")
+    assert trained(other).startswith(
+        "10 classes of cifar10, 100 epochs in batches of 128, Adam 0.001, gains from [0, 1); "
+    )
     assert all((extractors.WEIGHTS / file).stat().st_size < 1e6 for file in (name, other))
     assert extractors.fingerprint(make_extractor("conv-normalised", shape, other)) != extractors.fingerprint(ours)
     with pytest.raises(ConfigError, match=rf"nor does it come with the package \(as do {other}, {name}\)"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,31 @@ def test_split_uses_every_sample_once_with_its_own_label(seed: int, scenario: st
         if task.valid is not None:
             assert torch.bincount(task.valid.y, minlength=6).max() == 2  # a quarter of every class
     assert sorted(rows) == list(range(len(data.y_train)))
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "expected"),
+    [
+        ("123456", [[1, 2], [3, 4]], ("1", "2", "3", "4")),  # labels are what `from_tasks(later=)` takes, too
+        ("123456", [["1", 2], [6, "3"]], ("1", "2", "6", "3")),
+        (("10", "20", "-3", "4", "05"), [[-3, 20], [5]], ("-3", "20", "05")),
+        (("cat", "dog", "1", "cow"), [[1, "cat"], [3]], ("dog", "cat", "cow")),
+        (("cat", "dog", "1", "cow"), [["1"], ["cat"]], ("1", "cat")),
+        (("1", "01", "2"), [[0, 1], [2]], ("1", "01", "2")),  # two names of one number: places
+    ],
+)
+def test_classes_by_number_and_by_name(names: Any, classes: Any, expected: tuple[str, ...]) -> None:
+    data = replace(toy_data(n_classes=len(names)), classes=tuple(names))
+    stream = split(data, "class", classes=classes)
+    assert tuple(name for task in stream for name in task.classes) == expected
+    for task in stream:
+        assert {data.classes[k] for k in data.y_train[task.train.rows].tolist()} == set(task.classes)
+
+
+def test_an_order_by_label_or_name() -> None:
+    data = replace(toy_data(n_classes=3), classes=("1", "2", "3"))
+    for order in ([3, 1, 2], ["3", 1, "2"]):
+        assert [task.classes for task in split(data, tasks=3, class_order=order)] == [("3",), ("1",), ("2",)]  # type: ignore[arg-type]
 
 
 def test_seeds() -> None:
@@ -130,9 +156,17 @@ def test_dirichlet_class_units_become_active_when_seen() -> None:
         (lambda d: split(d, "clas", tasks=2), ConfigError, "unknown scenario 'clas'"),
         (lambda d: split(d, classes=[[0], [4]]), ConfigError, "class 4"),
         (lambda d: split(d, classes=[[0], [0, 1]]), ConfigError, "class 0"),
+        (lambda d: split(d, classes=[[0], ["0"]]), ConfigError, "class 0 is unknown or named twice"),
+        (
+            lambda d: split(d, classes=[["cat"]]),
+            ConfigError,
+            r"class 'cat'.*by number, \[0, 1, 2, 3\], or by name, \['0',",
+        ),
+        (lambda d: split(replace(d, classes=tuple("1234")), classes=[[0]]), ConfigError, r"class 0 .*\[1, 2, 3, 4\]"),
         (lambda d: split(d, classes=[[0], []]), ConfigError, "without classes"),
         (lambda d: split(d, tasks=2, class_order="sorted"), ConfigError, "sorted"),
         (lambda d: split(d, tasks=2, class_order=[0, 1, 2]), ConfigError, "permutation"),
+        (lambda d: split(d, tasks=2, class_order=[0, 1, 2, "2"]), ConfigError, "each of the 4 once, by number"),
         (lambda d: split(d, tasks=2, validation=1.0), ConfigError, "validation=1.0"),
         (lambda d: split(d, tasks=2, active_units="some"), ConfigError, "some"),
         (lambda d: permuted(d, tasks=0), ConfigError, "at least one task"),

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+from torch.nn import functional as F
 
 import clteach
 from clteach import exercises as package
@@ -22,7 +24,7 @@ from clteach import results
 from clteach.errors import ConfigError
 from clteach.exercises import Exercise, Mistake, check
 from clteach.exercises.chapters import chapters
-from clteach.exercises.exercise import BEGIN, END
+from clteach.exercises.exercise import BEGIN, END, call
 from clteach.learners.replay import imitation_loss
 from clteach.methods.hypernetwork import Hypernetwork
 from clteach.methods.multiband_vae import controlled_forgetting
@@ -38,8 +40,10 @@ MUST_HAVE = {
     ("01.importance", "gradient with the penalty"),
     ("02.kl", "from the wild"),
     ("02.loss", "unchanged"),
+    ("02.loss", "the KL term cut off"),
     ("03.place", "the old band"),
     ("04.former_self", "another name"),
+    ("04.replay_loss", "the replayed term cut off"),
     ("05.gates", "activated"),
     ("06.regulariser", "all tasks"),
     ("07.pull_away", "no square"),
@@ -397,6 +401,106 @@ def test_a_function_that_spoils_its_arguments() -> None:
 
     report = check("02.kl", answer)
     assert not report.passed and "writes into a tensor" in report.hint
+
+
+# The arguments that learn, of each exercise whose gradients are checked; all other tensors may be cut off.
+LEARNED = {
+    "01.distillation": {"logits"},
+    "01.functional_prior": {"m"},
+    "02.reparameterise": {"mean", "logvar"},
+    "02.kl": {"mean", "logvar"},
+    "02.loss": {"reconstruction", "mean", "logvar"},
+    "03.place": {"z_new"},
+    "04.replay_loss": {"current", "replay"},
+    "04.over_heads": {"logits"},
+    "05.gating": {"h"},
+    "05.mixture_prior": {"z", "means", "logvars"},
+    "05.kl_sample": {"z", "mean", "logvar", "prior_mean", "prior_logvar"},
+    "06.unflatten": {"flat"},
+    "06.regulariser": {"theta"},
+    "07.energy": {"x", "reconstruction"},
+    "07.hinge": {"fake", "real"},
+    "07.generator_loss": {"fake"},
+    "07.pull_away": {"S"},
+}
+
+
+@pytest.mark.parametrize(("id", "name"), [(id, name) for id in LEARNED for name in ALL[id].arguments])
+def test_what_learns_must_not_be_cut_off_and_all_else_may_be(id: str, name: str) -> None:
+    solution, place = ALL[id].solution, ALL[id].arguments.index(name)
+
+    def answer(*args: Any) -> Any:
+        cut = args[place].detach() if isinstance(args[place], Tensor) else args[place]
+        return solution(*args[:place], cut, *args[place + 1 :])
+
+    report = check(id, answer)
+    assert report.passed == (name not in LEARNED[id])
+    assert report.passed or report.got.partition(f"gradient: by {name}: ")[1]
+
+
+def test_every_other_check_looks_at_values_alone_or_at_two_networks() -> None:
+    own = {id for id, each in ALL.items() if each.observe is not call}
+    assert own == {*LEARNED, "04.former_self", "09.distil"}
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"),
+    [
+        ("04.replay_loss", lambda current, replay, n: current / n + (1 - 1 / n) * replay.item()),
+        ("04.replay_loss", lambda current, replay, n: current.item() / n + (1 - 1 / n) * replay.item()),
+        ("04.replay_loss", lambda current, replay, n: np.float32(current.item() / n + (1 - 1 / n) * replay.item())),
+        ("02.loss", lambda r, x, m, v: (r - x).square().sum(1).mean() + right(m, v).mean().item()),
+        ("02.loss", lambda r, x, m, v: (r - x).square().sum(1).mean().item() + right(m, v).mean()),
+        ("02.reparameterise", lambda m, v, eps: m + torch.exp(0.5 * v.detach()) * eps),
+        (
+            "06.unflatten",
+            lambda flat, shapes: [torch.tensor(p.tolist()) for p in ALL["06.unflatten"].solution(flat, shapes)],
+        ),
+    ],
+)
+def test_a_term_without_its_gradient_is_found_out(id: str, answer: Callable[..., Any]) -> None:
+    report = check(id, answer)
+    assert report.status == "wrong" and "gradient: by " in report.got
+
+
+def norm_first(S: Tensor, normalised: Tensor) -> Tensor:
+    return (normalised @ normalised.T).square().fill_diagonal_(0).sum() / (len(S) * (len(S) - 1))
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"),
+    [
+        ("01.distillation", lambda new, old, T: T**2 * F.cross_entropy(new / T, (old / T).softmax(1).detach())),
+        ("02.reparameterise", lambda m, v, eps: m.double() + v.exp().sqrt() * eps),
+        ("02.reparameterise", lambda m, v, eps: torch.addcmul(m, (v / 2).exp(), eps)),
+        ("02.kl", lambda m, v: kl_divergence(Normal(m, (v / 2).exp()), Normal(0.0, 1.0)).sum(1)),
+        ("02.loss", lambda r, x, m, v: (F.mse_loss(r, x.detach(), reduction="sum") + right(m, v).sum()) / len(x)),
+        ("03.place", lambda z, task, n: F.pad(z, (task * z.shape[1], (n - 1 - task) * z.shape[1]))),
+        ("04.replay_loss", lambda current, replay, n: current if n == 1 else torch.lerp(replay, current, 1 / n)),
+        ("05.gating", lambda h, p, masks: torch.einsum("bh,bc,ch->bh", h, p.detach(), masks)),
+        (
+            "05.mixture_prior",
+            lambda z, means, logvars, p: MixtureSameFamily(
+                Categorical(p), Independent(Normal(means.expand(len(z), -1, -1), (logvars / 2).exp()), 1)
+            ).log_prob(z),
+        ),
+        ("05.kl_sample", lambda z, m, v, pm, pv: (
+            Normal(m, (v / 2).exp()).log_prob(z) - Normal(pm, pv.exp().sqrt()).log_prob(z)
+        ).sum(1)),
+        ("06.unflatten", lambda flat, shapes: [p.reshape(s) for p, s in zip(
+            flat.split([int(np.prod(s)) for s in shapes]), shapes, strict=True
+        )]),
+        ("07.energy", lambda x, reconstruction: torch.linalg.vector_norm(x - reconstruction, dim=1)),
+        ("07.hinge", lambda fake, real, m: real.mean() + (m - fake).clamp(min=0).mean()),
+        ("07.pull_away", lambda S: norm_first(S, F.normalize(S, dim=1))),
+        ("07.pull_away", lambda S: norm_first(S, S / (S.square().sum(1, keepdim=True).sqrt() + 1e-9))),
+        ("07.pull_away", lambda S: norm_first(S, torch.where(S.any(1)[:, None], S / S.norm(dim=1, keepdim=True), 0))),
+    ],
+)  # fmt: skip
+def test_other_ways_to_the_same_gradient_are_accepted(id: str, answer: Callable[..., Any]) -> None:
+    for seed in SEEDS:
+        report = check(id, answer, seed=seed)
+        assert report.passed, report
 
 
 def test_no_gradient_is_found_out() -> None:

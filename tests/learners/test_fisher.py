@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 from clteach.data.tasks import Data
 from clteach.errors import ConfigError
@@ -78,6 +82,72 @@ def test_general_path_for_convolutions() -> None:
     net, data, active = problem(5, conv)
     for got, want in zip(fisher_diagonal(net, data, active), loop(net, data, active, "all"), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-9)
+
+
+class Tied(nn.Module):
+    """A layer whose weight is used a second time, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 12), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.linear(self.first(x).relu(), self.first.weight.T))
+
+
+class Patches(nn.Module):
+    """Pieces of 4 pixels, each a row of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 4)
+
+
+class Pool(nn.Module):
+    """The mean over the 4 pieces of each sample."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.view(-1, 4, h.shape[1]).mean(1)
+
+
+class Masked(nn.Linear):
+    """A linear layer without every other connection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * (torch.arange(self.in_features) % 2), self.bias)
+
+
+def sure() -> nn.Sequential:
+    """A network with logits of hundreds: what it answers is certain, and its information close to 0."""
+    net = nn.Sequential(nn.Flatten(), Tied())
+    with torch.no_grad():
+        net[1].last.weight.mul_(60)
+    return net
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Flatten(), Tied()),
+        sure,
+        lambda: nn.Sequential(Patches(), nn.Linear(4, 12), nn.ReLU(), Pool(), nn.Linear(12, 6)),
+        lambda: nn.Sequential(nn.Flatten(), Masked(16, 12), nn.ReLU(), nn.Linear(12, 6)),
+        lambda: nn.Sequential(nn.Flatten(), weight_norm(nn.Linear(16, 12)), nn.ReLU(), nn.Linear(12, 6)),
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(inplace=True), nn.Linear(12, 6)),
+        lambda: nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 12)), nn.Dropout(), nn.Linear(12, 6)),
+    ],
+    ids=["tied", "sure", "patches", "masked", "weight norm", "in place", "nested"],
+)
+def test_exact_whatever_a_sequential_is_made_of(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(1)
+    net, data, active = problem(5, make().eval())
+    for got, want in zip(fisher_diagonal(net, data, active), loop(net, data, active, "all"), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.max()))
+
+
+def test_a_plain_stack_goes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clteach.learners.fisher.fisher_vmap", None)
+    fisher_diagonal(*problem())
+    fisher_diagonal(*problem(net=nn.Sequential(mlp((1, 4, 4), (7,), 5, nn.Tanh), nn.Dropout(), nn.Linear(5, 6))))
 
 
 def test_subset_and_bad_arguments() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clteach.learners.kernel import kernel_linear, kernel_vmap, probability_kernel
 from clteach.models.nets import mlp
@@ -93,8 +96,43 @@ def convolution() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
 
 
-@pytest.mark.parametrize("make", [Twice, tied, frozen, rows_first, convolution])
-def test_other_networks(make: type[nn.Module]) -> None:
+class Transposed(nn.Module):
+    """A layer whose weight is used a second time, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(9, 5), nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.linear(self.first(x).relu(), self.first.weight.T))
+
+
+class Pieces(nn.Module):
+    """Every three pixels as a row of their own; back again with the mean over the rows of each input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 3) if x.ndim == 4 else x.view(-1, 3, x.shape[1]).mean(1)
+
+
+class Masked(nn.Linear):
+    """A linear layer without every other connection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * (torch.arange(self.in_features) % 2), self.bias)
+
+
+def sequential_of_other_layers() -> list[Callable[[], nn.Module]]:
+    return [
+        lambda: nn.Sequential(nn.Flatten(), Transposed()),
+        lambda: nn.Sequential(Pieces(), nn.Linear(3, 5), nn.ReLU(), Pieces(), nn.Linear(5, 4)),
+        lambda: nn.Sequential(nn.Flatten(), Masked(9, 5), nn.ReLU(), nn.Linear(5, 4)),
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.ReLU(inplace=True), nn.Linear(5, 4)),
+        lambda: nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(9, 5)), nn.Dropout(), nn.Linear(5, 4)),
+    ]
+
+
+@pytest.mark.parametrize("make", [Twice, tied, frozen, rows_first, convolution, *sequential_of_other_layers()])
+def test_other_networks(make: Callable[[], nn.Module]) -> None:
     """Where the fast way would be wrong, the general one is taken; the network's mode stays as it was."""
     torch.manual_seed(0)
     net = make().eval()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Forgetting"
 
@@ -509,7 +509,7 @@ EXERCISES = (
             ),
         ),
         "Soften both sets of logits by T, then cross-entropy with the old probabilities, times T².",
-        observe=value_and_gradient,
+        observe=gradients_by(distillation, "logits"),
     ),
     Exercise(
         "01.memorable",
@@ -654,6 +654,6 @@ EXERCISES = (
             ),
         ),
         "Three steps: the kernels (C, N, N), the change (C, N), and `torch.linalg.solve` in place of an inverse.",
-        observe=value_and_gradient,
+        observe=gradients_by(functional_prior, "m"),
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Latent space"
 
@@ -308,13 +308,19 @@ EXERCISES = (
                 "detach().",
             ),
             Mistake(
+                "the width cut off",
+                lambda mean, logvar, eps: reparameterise(mean, logvar.detach(), eps),
+                "The value is right, but σ is cut off from its gradient: the encoder would never learn how wide its clouds "
+                "shall be.",
+            ),
+            Mistake(
                 "no noise",
                 lambda mean, logvar, eps: mean + 0 * eps,
                 "Without noise it is an auto-encoder: a point instead of a cloud.",
             ),
         ),
         "σ from log σ²: halve it and take the exponential. Then stretch eps and shift it.",
-        observe=value_and_gradient,
+        observe=gradients_by(reparameterise, "mean", "logvar"),
     ),
     Exercise(
         "02.kl",
@@ -366,13 +372,19 @@ EXERCISES = (
                 "exp(½ logvar) is σ. The formula has σ², which is exp(logvar).",
             ),
             Mistake(
+                "the variance cut off",
+                lambda mean, logvar: kl(mean, logvar.detach()),
+                "The value is right, but the variance is cut off from its gradient: no cloud would become wider or "
+                "narrower for it.",
+            ),
+            Mistake(
                 "batch mean",
                 lambda mean, logvar: kl(mean, logvar).mean(),
                 "One number per sample is asked for, so sum over dimension 1 only; the batch comes later.",
             ),
         ),
         "Check yourself: it must be 0 where mean = 0 and logvar = 0, and positive everywhere else.",
-        observe=value_and_gradient,
+        observe=gradients_by(kl, "mean", "logvar"),
     ),
     Exercise(
         "02.loss",
@@ -419,6 +431,18 @@ EXERCISES = (
                 "The sums are right now, but the KL term is still the wild one: unbounded below.",
             ),
             Mistake(
+                "the KL term cut off",
+                lambda reconstruction, x, mean, logvar: loss(reconstruction, x, mean.detach(), logvar.detach()),
+                "The value is right, but the KL term is cut off from its gradient: the encoder never hears of the price. "
+                "Leave out .item(), .detach() and torch.no_grad().",
+            ),
+            Mistake(
+                "the error cut off",
+                lambda reconstruction, x, mean, logvar: loss(reconstruction.detach(), x, mean, logvar),
+                "The value is right, but the squared error is cut off from its gradient: the decoder learns nothing. "
+                "Leave out .item(), .detach() and torch.no_grad().",
+            ),
+            Mistake(
                 "KL subtracted",
                 lambda reconstruction, x, mean, logvar: (
                     (reconstruction - x).square().sum(1) - kl(mean, logvar)
@@ -428,7 +452,7 @@ EXERCISES = (
             ),
         ),
         "Mend one thing at a time: the KL formula; then the sum over pixels; then the mean over the batch.",
-        observe=value_and_gradient,
+        observe=gradients_by(loss, "reconstruction", "mean", "logvar"),
     ),
     Exercise(
         "02.kl_is_right",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Multiband VAE"
 
@@ -212,12 +212,18 @@ EXERCISES = (
                 "The bands are interleaved like the teeth of a comb. A band is one stretch of k neighbouring numbers.",
             ),
             Mistake(
+                "cut off",
+                lambda z_new, task, n_tasks: place(z_new.detach(), task, n_tasks),
+                "The numbers are right, but cut off from their gradient: the encoder that made them could not learn.",
+            ),
+            Mistake(
                 "appended",
                 lambda z_new, task, n_tasks: place(z_new, n_tasks - 1, n_tasks),
                 "The new numbers are always at the end. The bands have fixed places.",
             ),
         ),
         "Begin with zeros, then write `z_new` into the columns from `task * k` to `(task + 1) * k`.",
+        observe=gradients_by(place, "z_new"),
     ),
     Exercise(
         "03.targets",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Generative replay"
 
@@ -186,13 +186,24 @@ EXERCISES = (
                 "n counts the tasks so far *including* the current one: with n = 1 there is nothing to replay.",
             ),
             Mistake(
+                "the replayed term cut off",
+                lambda current, replay, n: replay_loss(current, replay.detach(), n),
+                "The value is right, but the replayed term is cut off from its gradient: nothing is replayed. Leave out "
+                ".item(), .detach() and torch.no_grad().",
+            ),
+            Mistake(
+                "the current term cut off",
+                lambda current, replay, n: replay_loss(current.detach(), replay, n),
+                "The value is right, but the current term is cut off from its gradient: the newest task is not learned.",
+            ),
+            Mistake(
                 "replay once",
                 lambda current, replay, n: (current + replay) / n,
                 "The replayed batch stands for n - 1 tasks, so its weight is (n - 1)/n.",
             ),
         ),
         "What are the weights for n = 1? For n = 2? They add up to 1.",
-        observe=value_and_gradient,
+        observe=gradients_by(replay_loss, "current", "replay"),
     ),
     Exercise(
         "04.soft_targets",
@@ -273,7 +284,7 @@ EXERCISES = (
             ),
         ),
         "Loop over the heads: `logits[:, head]` has that head's units only.",
-        observe=value_and_gradient,
+        observe=gradients_by(over_heads, "logits"),
     ),
     Exercise(
         "04.former_self",

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Brain-inspired replay"
 
@@ -218,7 +218,7 @@ EXERCISES = (
             Mistake("mask alone", lambda h, p, masks: p @ masks, "This is the mask. Multiply the activities by it."),
         ),
         "p @ masks is (B, H): one mixed mask per sample.",
-        observe=value_and_gradient,
+        observe=gradients_by(gating, "h"),
     ),
     Exercise(
         "05.mixture_prior",
@@ -266,6 +266,12 @@ EXERCISES = (
                 "is probable everywhere.",
             ),
             Mistake(
+                "the places cut off",
+                lambda z, means, logvars, p: mixture_prior(z, means.detach(), logvars.detach(), p),
+                "The value is right, but means and variances are cut off from their gradients: no class would ever find its "
+                "place.",
+            ),
+            Mistake(
                 "average class",
                 lambda z, means, logvars, p: log_normal(z, p @ means, p @ logvars),
                 "One Gaussian with averaged mean and width: that is a cloud *between* the classes, not a mixture of "
@@ -273,7 +279,7 @@ EXERCISES = (
             ),
         ),
         "log N for every sample and class is (B, C). Add log p and use torch.logsumexp over the classes.",
-        observe=value_and_gradient,
+        observe=gradients_by(mixture_prior, "z", "means", "logvars"),
     ),
     Exercise(
         "05.kl_sample",
@@ -316,12 +322,19 @@ EXERCISES = (
                 "The terms ½ logvar are missing: a density has 1/σ in front.",
             ),
             Mistake(
+                "the prior cut off",
+                lambda z, mean, logvar, prior_mean, prior_logvar: kl_sample(
+                    z, mean, logvar, prior_mean.detach(), prior_logvar.detach()
+                ),
+                "The value is right, but the prior is cut off from its gradient: its classes learn their places as well.",
+            ),
+            Mistake(
                 "log p alone",
                 lambda z, mean, logvar, prior_mean, prior_logvar: -log_normal(z, prior_mean, prior_logvar),
                 "This is −log p alone. Without log q the cloud would shrink to a point.",
             ),
         ),
         "Write the log density of a Gaussian twice and subtract.",
-        observe=value_and_gradient,
+        observe=gradients_by(kl_sample, "z", "mean", "logvar", "prior_mean", "prior_logvar"),
     ),
 )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.compare import Learnable
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, gradients_by
 
 TITLE = "Hypernetworks"
 
@@ -93,11 +92,8 @@ def _drifts(rng: torch.Generator) -> Cases:
 
 def _loss_and_gradients(answer: Callable[..., Any], theta: Tensor, theta_old: Tensor, *rest: Any) -> Any:
     """The loss and its gradient by the weights; where the old weights could learn, also by these."""
-    found = value_and_gradient(lambda weights: answer(weights, theta_old, *rest), theta)
-    if not theta_old.requires_grad or not isinstance(found, Learnable):
-        return found
-    by_old = value_and_gradient(lambda weights: answer(theta, weights, *rest), theta_old)
-    return {"loss": found, "gradient by the old weights": by_old.gradient}
+    learned = ("theta", "theta_old") if theta_old.requires_grad else ("theta",)
+    return gradients_by(regulariser, *learned)(answer, theta, theta_old, *rest)
 
 
 def _predictions(rng: torch.Generator) -> Cases:
@@ -251,12 +247,19 @@ EXERCISES = (
                 "The matrices are filled column by column. A view fills row by row.",
             ),
             Mistake(
+                "cut off",
+                lambda flat, shapes: unflatten(flat.detach(), shapes),
+                "The numbers are right, but cut off from their gradient: the hypernetwork learns through the weights that "
+                "it puts out.",
+            ),
+            Mistake(
                 "bias dropped",
                 lambda flat, shapes: [part for part in unflatten(flat, shapes) if part.ndim == 2],
                 "The one-dimensional tensors, the biases, are missing.",
             ),
         ),
         "`flat.split(sizes)` cuts it; each piece gets its shape by `.view`.",
+        observe=gradients_by(unflatten, "flat"),
     ),
     Exercise(
         "06.regulariser",

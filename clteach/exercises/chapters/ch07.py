@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clteach.exercises.exercise import Cases, Exercise, Mistake, choice, value_and_gradient
+from clteach.exercises.exercise import Cases, Exercise, Mistake, call, choice, gradients_by
 
 TITLE = "Energy-based GAN"
 
@@ -117,6 +118,11 @@ def _distributions(rng: torch.Generator) -> Cases:
     }
 
 
+def _spread(answer: Callable[[Tensor], Any], S: Tensor) -> Any:
+    """The value and its gradient; the value alone where a row is zero, a place where some right formulas have no slope."""
+    return (gradients_by(pull_away, "S") if S.any(1).all() else call)(answer, S)
+
+
 def _cosines(S: Tensor) -> Tensor:
     direction = S / S.norm(dim=1, keepdim=True).clamp_min(1e-8)
     return direction @ direction.T
@@ -178,6 +184,12 @@ EXERCISES = (
                 "The sum of absolute errors (for 3 and 4 that is 7). The Euclidean norm gives 5.",
             ),
             Mistake(
+                "the reconstruction cut off",
+                lambda x, reconstruction: energy(x, reconstruction.detach()),
+                "The value is right, but the reconstruction is cut off from its gradient: the auto-encoder could not learn "
+                "to draw better.",
+            ),
+            Mistake(
                 "whole batch",
                 lambda x, reconstruction: (reconstruction - x).norm(),
                 "One number for the whole batch. The hinge needs the energy of every sample.",
@@ -189,7 +201,7 @@ EXERCISES = (
             ),
         ),
         "Square, sum over the pixels, root.",
-        observe=value_and_gradient,
+        observe=gradients_by(energy, "x", "reconstruction"),
     ),
     Exercise(
         "07.hinge",
@@ -225,6 +237,18 @@ EXERCISES = (
                 "The roles are swapped: real data shall have low energy.",
             ),
             Mistake(
+                "the fakes cut off",
+                lambda fake, real, m: hinge(fake.detach(), real, m),
+                "The value is right, but the energies of the fakes are cut off from their gradient: none would be pushed "
+                "up. (Detach the *samples* from the generator, not their energies from the discriminator.)",
+            ),
+            Mistake(
+                "the real data cut off",
+                lambda fake, real, m: hinge(fake, real.detach(), m),
+                "The value is right, but the energies of the real data are cut off from their gradient: none would be "
+                "pushed down.",
+            ),
+            Mistake(
                 "hinge on the difference",
                 lambda fake, real, m: F.relu(m + real - fake).mean(),
                 "The hinge is around the difference of both. Then real energies stop mattering once fakes are far "
@@ -232,7 +256,7 @@ EXERCISES = (
             ),
         ),
         "`F.relu` is the hinge [·]⁺. Sum the two terms per sample, then take the mean.",
-        observe=value_and_gradient,
+        observe=gradients_by(hinge, "fake", "real"),
     ),
     Exercise(
         "07.generator_loss",
@@ -275,7 +299,7 @@ EXERCISES = (
             ),
         ),
         "Energy of each sample as in the first exercise, then the mean, and nothing detached.",
-        observe=value_and_gradient,
+        observe=gradients_by(generator_loss, "fake"),
     ),
     Exercise(
         "07.pull_away",
@@ -320,12 +344,18 @@ EXERCISES = (
                 "norm.clamp_min(eps), and subtract the diagonal as it is.",
             ),
             Mistake(
+                "cut off",
+                lambda S: pull_away(S.detach()),
+                "The value is right, but cut off from its gradient: the embeddings would not be pulled away.",
+            ),
+            Mistake(
                 "N taken off for the diagonal",
                 lambda S: (_cosines(S).square().sum() - len(S)) / (len(S) * (len(S) - 1)),
                 "You subtract N for the diagonal. A zero embedding has 0 there, not 1: subtract the diagonal itself.",
             ),
         ),
         "Normalise the rows, one matrix product gives all cosines; square, take the diagonal off, divide by N(N - 1).",
+        observe=_spread,
     ),
     Exercise(
         "07.value",
