@@ -275,8 +275,8 @@ EXERCISES = (
         "Move the chance out of the way",
         2,
         "Write the reparameterisation trick: $z = \\mu + \\sigma \\varepsilon$, given the **logarithm of the "
-        "variance**. The gradient by "
-        "$\\mu$ is checked too.",
+        "variance**. The gradients by "
+        "$\\mu$ and $\\log \\sigma^2$ are checked too.",
         reparameterise,
         _samples,
         (
