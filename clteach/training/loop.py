@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Log, Report
-from clteach.seeding import derive, generator, whole_seed
+from clteach.seeding import derive, generator, seeded, whole_seed
 from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
+from clteach.training.code import PACKAGE
 from clteach.training.code import code as fingerprint
-from clteach.training.graphs import step_of
+from clteach.training.graphs import DRAWING, step_of
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
@@ -63,7 +64,8 @@ def train(
             and ends with the same weights as if it had had all tasks from the start (with the same seed, steps and batches).
         steps: steps per task.
         batch_size: samples per step.
-        seed: seed of everything that is random in training (and of the initial weights when `learner` is a name).
+        seed: seed of everything that is random in training (and of the initial weights when `learner` is a name), also of
+            dropout in a network of one's own; not of NumPy's and Python's generators.
         device: "auto" (a GPU if there is one), "cpu", "cuda", ... On a GPU the steps of most methods are recorded once per
             phase and replayed (`clteach.training.graphs`).
         progress: called as ``progress(done, total, text)`` now and then; `clteach.progress.bar` shows a bar.
@@ -144,10 +146,11 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 if phase.fresh_optimizer:
                     for opt in learner.opts.values():
                         opt.state.clear()
-                learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
+                with drawn(learner, seed, "begin", t, p):
+                    learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
             shuffle = _order(stream, fades, t, p, phase, len(data), plan)
-            rng, step = torch.Generator(device), step_of(learner, phase)
+            rng, step, draws = torch.Generator(device), step_of(learner, phase), draws_itself(learner)
             clock = time.perf_counter()
 
             for s in range(at.step, phase.steps):
@@ -157,7 +160,8 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
                 batch = data.batch(shuffle(s))
                 rng.manual_seed(derive(seed, "step", t, p, s))
-                losses = step(batch, learner.draw(len(batch.y), rng))
+                with drawn(learner, seed, "step", t, p, s) if draws else nullcontext():
+                    losses = step(batch, learner.draw(len(batch.y), rng))
                 # Sums stay on the device: reading a number would make every step wait for it.
                 at.add(losses)
 
@@ -181,13 +185,30 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                     clock = time.perf_counter()
             del step  # and with it the memory of a recorded one
             at.next_phase()
-        learner.end_task(t, data, generator(seed, "end", t, device=device))
+        with drawn(learner, seed, "end", t):
+            learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = evaluated(learner, held_out)
         _log(plan, _scores(run, t), at.done)
         if plan.quality:
             judge(run, t, held_out)
         at.next_task()
         save(plan.checkpoint, run, at)
+
+
+def draws_itself(learner: Learner) -> bool:
+    """May a step draw random numbers that `Learner.draw` did not?"""
+    if learner.own_net is not None or not type(learner).__module__.startswith(f"{PACKAGE}."):
+        return True
+    return any(isinstance(module, DRAWING) for module in learner.modules())  # somebody put it there
+
+
+def drawn(learner: Learner, seed: int, *path: int | str) -> AbstractContextManager[None]:
+    """Inside, what draws random numbers of its own accord draws them from this address.
+
+    Dropout in a network of the user's own does, and whatever their own method calls. This package's methods draw all
+    they need in `Learner.draw`, so their steps are left alone.
+    """
+    return seeded(seed, "global", *path, device=learner.device) if draws_itself(learner) else nullcontext()
 
 
 def _fades(learner: Learner, stream: Stream) -> bool:
@@ -206,7 +227,8 @@ def _order(stream: Stream, fades: bool, t: int, p: int, phase: Phase, n: int, pl
 def evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
     """(T,) float64, the score on each task, in evaluation mode."""
     learner.eval()
-    scores = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
+    with drawn(learner, learner.seed, "evaluate"):
+        scores = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
     learner.train()
     return torch.tensor(scores, dtype=torch.float64)
 

@@ -124,7 +124,8 @@ def pretrain(
     for s in range(begin, steps):
         index = shuffle(s)
         images = as_floats(x[index])
-        loss = F.cross_entropy(net(augmented(images, rng) if augment else images), y[index])
+        with seeded(seed, "step", s, device=device):  # of an extractor of the user's own, which may have dropout
+            loss = F.cross_entropy(net(augmented(images, rng) if augment else images), y[index])
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
