@@ -39,7 +39,7 @@ def train(
     first: int = 0,
     steps: int = 2000,
     batch_size: int = 128,
-    seed: int = 0,
+    seed: int | None = None,
     device: torch.device | str = "auto",
     progress: Report | None = None,
     checkpoint: str | Path | None = None,
@@ -58,14 +58,15 @@ def train(
 
     Args:
         learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields); with
-            `first` one that was trained, or its `Run`, whose results are then kept.
+            `first` one that was trained, or its `Run`, whose results and seed are then kept.
         stream: the tasks.
         first: go on with this task, counted from 0, the tasks before it having been learned. A copy of the learner goes on,
-            and ends with the same weights as if it had had all tasks from the start (with the same seed, steps and batches).
+            and ends with the same weights as if it had had all tasks from the start, with the same seed, steps and batches.
+            A `Run` says what these were, so others are refused; give its learner to go on with others, in a new record.
         steps: steps per task.
         batch_size: samples per step.
         seed: seed of everything that is random in training (and of the initial weights when `learner` is a name), also of
-            dropout in a network of one's own; not of NumPy's and Python's generators.
+            dropout in a network of one's own; not of NumPy's and Python's generators. None: 0, or that of the `Run`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", ... On a GPU the steps of most methods are recorded once per
             phase and replayed (`clteach.training.graphs`).
         progress: called as ``progress(done, total, text)`` now and then; `clteach.progress.bar` shows a bar.
@@ -88,11 +89,14 @@ def train(
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, or
-            one that cannot go on as if it had had all tasks from the start.
+        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, one
+            that cannot go on as if it had had all tasks from the start, or a run that goes on in another way than it began.
         DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
+    before = learner if isinstance(learner, Run) and first else None
+    if seed is None:
+        seed = 0 if before is None else before.config["train_seed"]
     plan = Plan(
         steps,
         batch_size,
@@ -108,7 +112,8 @@ def train(
         log,
     )
     plan.check(stream)
-    before = learner if isinstance(learner, Run) else None
+    if before is not None:
+        plan.check_goes_on(before)
     learner = built(learner.learner if isinstance(learner, Run) else learner, stream, plan, net, settings, first)
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan, first, before), Position(task=first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ class Run:
         initial: (T,) float64, accuracies before any training (for forward transfer).
         losses: one row per window of `log_every` steps: task, phase, step (within the phase, at the window's end) and the
             mean of every loss term.
-        curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks.
+        curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks; NaN on those that a
+            run which went on did not have yet.
         seconds: time spent in training steps, per task.
         quality: of a pure generator trained with `quality`: for each of its measures (``fid``, ``precision``, ``recall``,
             ...) a (T, T) float64 matrix like `accuracy`, NaN for tasks not learned yet.
@@ -122,9 +124,9 @@ class Run:
         """All results as plain JSON values; NaN (not evaluated) becomes null."""
         return {
             "accuracy": _rows(self.accuracy),
-            "initial": [None if v != v else v for v in self.initial.tolist()],
+            "initial": _row(self.initial.tolist()),
             "losses": self.losses,
-            "curve": self.curve,
+            "curve": [{**row, "accuracy": _row(row["accuracy"])} for row in self.curve],
             "seconds": self.seconds,
             "quality": {measure: _rows(matrix) for measure, matrix in self.quality.items()},
         }
@@ -133,7 +135,9 @@ class Run:
         """The inverse of `numbers`."""
         self.accuracy = _matrix(numbers["accuracy"])
         (self.initial,) = _matrix([numbers["initial"]])
-        self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
+        self.losses, self.seconds = numbers["losses"], numbers["seconds"]
+        curve = numbers["curve"]
+        self.curve = [{**row, "accuracy": [math.nan if v is None else v for v in row["accuracy"]]} for row in curve]
         self.quality = {measure: _matrix(rows) for measure, rows in numbers["quality"].items()}
 
 
@@ -160,7 +164,11 @@ def tidy(
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:
-    return [[None if v != v else v for v in row] for row in matrix.tolist()]
+    return [_row(row) for row in matrix.tolist()]
+
+
+def _row(values: list[float]) -> list[float | None]:
+    return [None if math.isnan(v) else v for v in values]
 
 
 def _matrix(rows: list[list[float | None]]) -> Tensor:

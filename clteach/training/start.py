@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,19 @@ class Plan(NamedTuple):
         if self.evaluate_on not in ("test", "valid") or (self.evaluate_on == "valid" and stream[0].valid is None):
             raise ConfigError(
                 f"evaluate_on={self.evaluate_on!r}: expected 'test', or 'valid' on a stream made with validation > 0."
+            )
+
+    def check_goes_on(self, before: Run) -> None:
+        """ConfigError where this is another experiment than that of the run before: one record cannot say of both."""
+        kept = {"train_seed": "seed", "steps": "steps", "batch_size": "batch_size", "evaluate_on": "evaluate_on"}
+        pairs = {name: (before.config[key], getattr(self, name)) for key, name in kept.items()}
+        other = {name: (was, now) for name, (was, now) in pairs.items() if was != now}
+        if other:
+            what = "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in other.items())
+            same = ", ".join(f"{name}={was!r}" for name, (was, _) in other.items())
+            raise ConfigError(
+                f"the run does not go on as it began: {what}. Its results are kept, and one record cannot say both. Say "
+                f"{same} as before, or give its learner (run.learner) instead to begin a new record."
             )
 
     def held_out(self, stream: Stream) -> list[Data]:
@@ -130,6 +144,8 @@ def new_run(learner: Learner, stream: Stream, plan: Plan, first: int = 0, before
         run.initial[:first] = before.initial
         if not hasattr(learner, "judge"):  # the judge of a generator's samples knows the later tasks now
             run.accuracy[:first, :first] = before.accuracy
+            ahead = [math.nan] * (T - first)
+            run.curve = [{**row, "accuracy": row["accuracy"] + ahead} for row in before.curve]
     return run
 
 
