@@ -19,6 +19,7 @@ shape from the start, as parameters or buffers, so a checkpoint is a state dict.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Learner(nn.Module):
         net: makes a network of one's own (see `NetMaker`), for methods that take one; None: the method's.
 
     Raises:
-        ConfigError: the method does not support the scenario, or features as inputs, or takes no network.
+        ConfigError: the method does not support the scenario, or features as inputs, or takes no network, or `net` is none.
     """
 
     @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class Learner(nn.Module):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__()
+        if net is not None:
+            check_maker(net)
         self.spec, self.seed, self.own_net = spec, whole_seed(seed), net
         self.cfg: Any = self.checked(spec, cfg)
         self.t = -1  # the task being learned; -1: none yet
@@ -455,6 +458,26 @@ def total(losses: Losses) -> Tensor:
     """() the sum of the loss terms."""
     first, *rest = losses.values()
     return sum(rest, start=first)
+
+
+def check_maker(net: Any) -> None:
+    """ConfigError for what makes no network of (shape, K): a network itself, above all."""
+    expected = (
+        "Expected a function that makes one with new weights: net(shape of one input, output units K) -> nn.Module"
+    )
+    if isinstance(net, nn.Module):
+        raise ConfigError(
+            f"net= got a network, a {type(net).__name__}. {expected}. Put the lines that build it into such a function "
+            "and give that: another seed, and a saved run, need new weights."
+        )
+    if not callable(net):
+        raise ConfigError(f"net= got a {type(net).__name__}. {expected}.")
+    try:
+        inspect.signature(net).bind((1,), 1)
+    except TypeError as error:
+        raise ConfigError(f"net= {net_name(net)} cannot be called as net(shape, K) ({error}). {expected}.") from error
+    except ValueError:
+        return  # it does not say what it takes
 
 
 def made(net: NetMaker, shape: tuple[int, ...], n_out: int) -> nn.Module:

@@ -79,12 +79,16 @@ def built(
     """The learner, on its device: the one given, or one of the method that is named, or one that goes on with task `first`.
 
     Raises:
-        ConfigError: a learner that does not fit the stream or is trained already, or settings for one that is built.
+        ConfigError: no learner, one that does not fit the stream or is trained already, or settings for one that is built.
     """
     if first < 0 or (first and isinstance(learner, str)):
         raise ConfigError(
             f"first={first}: expected the number of tasks that a trained learner has learned; give its run or it itself."
         )
+    if not isinstance(learner, (str, Learner)):
+        got = f"the class {learner.__name__}" if isinstance(learner, type) else f"a {type(learner).__name__}"
+        build_it = f" Build it: {learner.__name__}(stream.spec)." if isinstance(learner, type) else ""
+        raise ConfigError(f"expected a method's name, a learner or the Run of one to train, got {got}.{build_it}")
     if isinstance(learner, str):
         learner = build(learner, stream.spec, seed=plan.seed, net=net, **settings)
     elif settings or net is not None:

@@ -244,13 +244,19 @@ def test_feedback_needs_a_last_layer_to_grow_on() -> None:
     ("net", "said"),
     [
         (lambda shape, n_out: nn.Linear(64, n_out + 1), r"failed on one input|gives \(1,"),
-        (lambda shape, n_out: nn.Sequential(nn.Flatten(), nn.Linear(64, n_out + 1)), r"gives \(1, 5\)"),
+        (lambda shape, n_out: nn.Sequential(nn.Flatten(), nn.Linear(64, n_out + 1)), r"gives \(1, [35]\)"),
         (lambda shape, n_out: "a network", r"made a str"),
+        (tanh((1, 8, 8), 4), r"net= got a network, a Sequential\. Expected a function that makes one"),
+        ("a network", r"net= got a str\. Expected a function"),
+        (lambda: tanh((1, 8, 8), 4), r"cannot be called as net\(shape, K\) \(too many positional arguments\)"),
+        (lambda shape, n_out: tanh(shape, n_out).requires_grad_(False), "no weight that learns"),
+        (lambda shape, n_out: nn.Flatten(), r"gives \(1, 64\)"),
     ],
 )
-def test_a_network_that_does_not_fit_says_so(net: Any, said: str) -> None:
+@pytest.mark.parametrize("name", ["ewc", "separate-networks"])
+def test_a_network_that_does_not_fit_says_so(name: str, net: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build("ewc", STREAM.spec, net=net)
+        build(name, STREAM.spec, net=net)
 
 
 def test_a_built_learner_has_its_network() -> None:
