@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,8 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
 
     Args:
         path: the file.
-        net: what made its network, where that was one of the user's own: a file holds weights, not code.
+        net: what made its network, where that was one of the user's own: a file holds weights, not code. A warning is given
+            where the network that it makes answers otherwise with these weights, as one with another activation does.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit the method as it is now.
@@ -197,6 +199,7 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
             raise CheckpointError(f"{path} holds a network of your own, made by {about['net']}: pass it as net=.")
         learner = cls.make(spec, configure(cls, about["cfg"]), about["seed"], net)
         learner.load_state_dict(tensors)
+        _check_answers(path, learner, meta.get("probe"), about.get("net"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -204,6 +207,22 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
             "Expected what Learner.save wrote; choose another file, or save the learner again."
         ) from error
     return learner.eval()
+
+
+def _check_answers(path: str | Path, learner: Learner, saved: list[list[float]] | None, name: str | None) -> None:
+    """Warn of another network than the one that was saved (`saved`: its `Learner.probe`, if the file holds one)."""
+    now = learner.probe() if saved is not None else None
+    if saved is None or now is None:
+        return
+    before, after = torch.tensor(saved), torch.tensor(now)
+    # another device rounds otherwise
+    if not torch.allclose(after, before, rtol=0.02, atol=0.02 * float(before.abs().median()) + 1e-4):
+        warnings.warn(
+            f"{path}: the network that net= makes gives other answers with the saved weights than the one that was saved, "
+            f"made by {name}. Expected the same layers, activations and settings: its scores are not those of the run. Pass "
+            "the maker that it was trained with",
+            stacklevel=3,
+        )
 
 
 def spec_from(plain: dict[str, Any]) -> Spec:
