@@ -43,8 +43,16 @@ def generator(seed: int, *path: int | str, device: torch.device | str = "cpu") -
 
 
 @contextmanager
-def seeded(seed: int, *path: int | str) -> Iterator[None]:
-    """Layers made inside draw their initial weights from this address; the global generator is restored afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, *path: int | str, device: torch.device | str = "cpu") -> Iterator[None]:
+    """What draws from the global generator inside, as new layers and dropout do, draws from this address.
+
+    The generator of the CPU, and that of `device`, are restored afterwards.
+    """
+    device = torch.device(device)
+    gpus = [device] if device.type == "cuda" and torch.cuda.is_initialized() else []  # an emulated one never is
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(derive(seed, *path))
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(derive(seed, *path))
         yield

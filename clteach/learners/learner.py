@@ -19,7 +19,9 @@ shape from the start, as parameters or buffers, so a checkpoint is a state dict.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,7 +95,7 @@ class Learner(nn.Module):
         net: makes a network of one's own (see `NetMaker`), for methods that take one; None: the method's.
 
     Raises:
-        ConfigError: the method does not support the scenario, or features as inputs, or takes no network.
+        ConfigError: the method does not support the scenario, or features as inputs, or takes no network, or `net` is none.
     """
 
     @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Learner(nn.Module):
 
     def __init__(self, spec: Spec, cfg: Any = None, seed: int = 0, net: NetMaker | None = None) -> None:
         super().__init__()
+        if net is not None:
+            check_maker(net)
         self.spec, self.seed, self.own_net = spec, whole_seed(seed), net
         self.cfg: Any = self.checked(spec, cfg)
         self.t = -1  # the task being learned; -1: none yet
@@ -364,7 +368,25 @@ class Learner(nn.Module):
         """Write weights, buffers, settings and specification to one safetensors file (no pickle), atomically."""
         from clteach.storage import save_tensors
 
-        return save_tensors(path, dict(self.state_dict()), {"learner": self.describe()})
+        probe = self.probe()
+        about = {"learner": self.describe(), **({} if probe is None else {"probe": probe})}
+        return save_tensors(path, dict(self.state_dict()), about)
+
+    @torch.no_grad()
+    def probe(self) -> list[list[float]] | None:
+        """(2, n_out) logits of two inputs that are always the same: a file knows the weights of a network of one's own, and
+        not what it does with them. None: there is none, or it gives no numbers."""
+        if self.own_net is None or self.measure != "accuracy":
+            return None
+        numbers = torch.arange(2 * math.prod(self.spec.shape), dtype=torch.float64) * 0.618034 % 1
+        x = numbers.float().view(2, *self.spec.shape).to(self.device)
+        task = torch.zeros(2, dtype=torch.int64, device=self.device) if self.spec.scenario == "task" else None
+        try:
+            with in_eval_mode(self), seeded(0, "probe", device=self.device):
+                logits = self.predict(x, task).float()
+        except Exception:  # the user's code: what it cannot do here must not keep what was learned out of a file
+            return None
+        return logits.tolist() if bool(logits.isfinite().all()) else None
 
     def describe(self) -> dict[str, Any]:
         """What is needed to build this learner again, as plain JSON values."""
@@ -455,6 +477,26 @@ def total(losses: Losses) -> Tensor:
     """() the sum of the loss terms."""
     first, *rest = losses.values()
     return sum(rest, start=first)
+
+
+def check_maker(net: Any) -> None:
+    """ConfigError for what makes no network of (shape, K): a network itself, above all."""
+    expected = (
+        "Expected a function that makes one with new weights: net(shape of one input, output units K) -> nn.Module"
+    )
+    if isinstance(net, nn.Module):
+        raise ConfigError(
+            f"net= got a network, a {type(net).__name__}. {expected}. Put the lines that build it into such a function "
+            "and give that: another seed, and a saved run, need new weights."
+        )
+    if not callable(net):
+        raise ConfigError(f"net= got a {type(net).__name__}. {expected}.")
+    try:
+        inspect.signature(net).bind((1,), 1)
+    except TypeError as error:
+        raise ConfigError(f"net= {net_name(net)} cannot be called as net(shape, K) ({error}). {expected}.") from error
+    except ValueError:
+        return  # it does not say what it takes
 
 
 def made(net: NetMaker, shape: tuple[int, ...], n_out: int) -> nn.Module:

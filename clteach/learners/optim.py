@@ -21,7 +21,17 @@ def constant(progress: float) -> float:
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, **settings: Any) -> Adam:
-    """Adam in one fused kernel (one pass over the parameters instead of about ten)."""
+    """Adam in one fused kernel (one pass over the parameters instead of about ten).
+
+    Raises:
+        ConfigError: there is nothing to train.
+    """
+    parameters = list(parameters)
+    if not parameters:
+        raise ConfigError(
+            "the network has no weight that learns. Expected at least one parameter with requires_grad=True: leave the "
+            "last layer unfrozen, or add one."
+        )
     return Adam(parameters, lr=lr, fused=True, **settings)
 
 

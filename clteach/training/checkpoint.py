@@ -101,8 +101,9 @@ def fill(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any], run: Run,
     try:
         saved = meta["config"]
         if saved != run.config:
-            differing = [k for k in run.config if saved.get(k) != run.config[k]]
-            what = "; ".join(f"{k} was {saved.get(k)!r}, is {run.config[k]!r}" for k in differing)
+            now = run.config
+            differing = [k for k in {**now, **saved} if saved.get(k) != now.get(k)]
+            what = "; ".join(f"{k} was {saved.get(k)!r}, is {now.get(k)!r}" for k in differing)
             raise CheckpointError(
                 f"{path} belongs to another experiment ({what}). Expected the same settings. "
                 "Delete it or choose another file to start anew, or repeat the same settings to resume."

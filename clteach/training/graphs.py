@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from clteach.data.tasks import Batch
@@ -32,7 +32,12 @@ Step = Callable[[Batch, Noise], Losses]
 WARM_UP = 3
 """Steps that are done one operation after the other first: optimisers and libraries get their memory in them."""
 OURS = ("torch", "clteach")
-"""Packages whose modules do the same in every step."""
+"""Packages whose modules do the same in every step, but for those that draw random numbers."""
+DRAWING = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU),
+    *(nn.MultiheadAttention, nn.RNNBase, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
+)
+"""Layers that may draw random numbers from the global generator."""
 REPLACEABLE = {"step", "loss", "forward", "predict", "clip_grad_", "cross_entropy"}
 """What a step calls of a learner, and somebody may have put something else in the place of."""
 refused: set[type] = set()
@@ -78,7 +83,7 @@ def same_every_step(learner: Learner, stacked: bool = False) -> bool:
         return False
     for module in learner.modules():
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-        if type(module).__module__.partition(".")[0] not in OURS or any(hooks):
+        if type(module).__module__.partition(".")[0] not in OURS or isinstance(module, DRAWING) or any(hooks):
             return False
     if any(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None) for p in learner.parameters()):
         return False

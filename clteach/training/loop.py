@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from clteach.learners.generator import PureGenerator
 from clteach.learners.learner import Learner, NetMaker, Phase
 from clteach.learners.optim import IDLE_EVERY, drop_idle_moments
 from clteach.progress import Log, Report
-from clteach.seeding import derive, generator, whole_seed
+from clteach.seeding import derive, generator, seeded, whole_seed
 from clteach.settings import SEED, converted, in_memory
 from clteach.training.checkpoint import Position, begun, restore, save
+from clteach.training.code import PACKAGE
 from clteach.training.code import code as fingerprint
-from clteach.training.graphs import step_of
+from clteach.training.graphs import DRAWING, step_of
 from clteach.training.run import Run
 from clteach.training.start import Plan, built, new_run, resolve_device
 
@@ -38,7 +39,7 @@ def train(
     first: int = 0,
     steps: int = 2000,
     batch_size: int = 128,
-    seed: int = 0,
+    seed: int | None = None,
     device: torch.device | str = "auto",
     progress: Report | None = None,
     checkpoint: str | Path | None = None,
@@ -57,13 +58,15 @@ def train(
 
     Args:
         learner: a learner built for ``stream.spec``, or a method's name (then `settings` are its Config's fields); with
-            `first` one that was trained, or its `Run`, whose results are then kept.
+            `first` one that was trained, or its `Run`, whose results and seed are then kept.
         stream: the tasks.
         first: go on with this task, counted from 0, the tasks before it having been learned. A copy of the learner goes on,
-            and ends with the same weights as if it had had all tasks from the start (with the same seed, steps and batches).
+            and ends with the same weights as if it had had all tasks from the start, with the same seed, steps and batches.
+            A `Run` says what these were, so others are refused; give its learner to go on with others, in a new record.
         steps: steps per task.
         batch_size: samples per step.
-        seed: seed of everything that is random in training (and of the initial weights when `learner` is a name).
+        seed: seed of everything that is random in training (and of the initial weights when `learner` is a name), also of
+            dropout in a network of one's own; not of NumPy's and Python's generators. None: 0, or that of the `Run`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", ... On a GPU the steps of most methods are recorded once per
             phase and replayed (`clteach.training.graphs`).
         progress: called as ``progress(done, total, text)`` now and then; `clteach.progress.bar` shows a bar.
@@ -86,11 +89,14 @@ def train(
         The `Run`.
 
     Raises:
-        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, or
-            one that cannot go on as if it had had all tasks from the start.
+        ConfigError: arguments that cannot work or that memory does not suffice for, a learner that was trained already, one
+            that cannot go on as if it had had all tasks from the start, or a run that goes on in another way than it began.
         DivergedError: losses or answers are no finite numbers any more.
         CheckpointError: `checkpoint` is damaged, or belongs to another experiment or to other code.
     """
+    before = learner if isinstance(learner, Run) and first else None
+    if seed is None:
+        seed = 0 if before is None else before.config["train_seed"]
     plan = Plan(
         steps,
         batch_size,
@@ -106,7 +112,8 @@ def train(
         log,
     )
     plan.check(stream)
-    before = learner if isinstance(learner, Run) else None
+    if before is not None:
+        plan.check_goes_on(before)
     learner = built(learner.learner if isinstance(learner, Run) else learner, stream, plan, net, settings, first)
     stream = stream.to(plan.device)
     run, at = new_run(learner, stream, plan, first, before), Position(task=first)
@@ -144,10 +151,11 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 if phase.fresh_optimizer:
                     for opt in learner.opts.values():
                         opt.state.clear()
-                learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
+                with drawn(learner, seed, "begin", t, p):
+                    learner.begin_phase(t, phase, data, generator(seed, "begin", t, p, device=device))
                 at.begun = True
             shuffle = _order(stream, fades, t, p, phase, len(data), plan)
-            rng, step = torch.Generator(device), step_of(learner, phase)
+            rng, step, draws = torch.Generator(device), step_of(learner, phase), draws_itself(learner)
             clock = time.perf_counter()
 
             for s in range(at.step, phase.steps):
@@ -157,7 +165,8 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                 scale_learning_rates(learner, phase.lr_scale(s / phase.steps))
                 batch = data.batch(shuffle(s))
                 rng.manual_seed(derive(seed, "step", t, p, s))
-                losses = step(batch, learner.draw(len(batch.y), rng))
+                with drawn(learner, seed, "step", t, p, s) if draws else nullcontext():
+                    losses = step(batch, learner.draw(len(batch.y), rng))
                 # Sums stay on the device: reading a number would make every step wait for it.
                 at.add(losses)
 
@@ -181,13 +190,30 @@ def _loop(run: Run, at: Position, stream: Stream, plan: Plan) -> None:
                     clock = time.perf_counter()
             del step  # and with it the memory of a recorded one
             at.next_phase()
-        learner.end_task(t, data, generator(seed, "end", t, device=device))
+        with drawn(learner, seed, "end", t):
+            learner.end_task(t, data, generator(seed, "end", t, device=device))
         run.accuracy[t] = evaluated(learner, held_out)
         _log(plan, _scores(run, t), at.done)
         if plan.quality:
             judge(run, t, held_out)
         at.next_task()
         save(plan.checkpoint, run, at)
+
+
+def draws_itself(learner: Learner) -> bool:
+    """May a step draw random numbers that `Learner.draw` did not?"""
+    if learner.own_net is not None or not type(learner).__module__.startswith(f"{PACKAGE}."):
+        return True
+    return any(isinstance(module, DRAWING) for module in learner.modules())  # somebody put it there
+
+
+def drawn(learner: Learner, seed: int, *path: int | str) -> AbstractContextManager[None]:
+    """Inside, what draws random numbers of its own accord draws them from this address.
+
+    Dropout in a network of the user's own does, and whatever their own method calls. This package's methods draw all
+    they need in `Learner.draw`, so their steps are left alone.
+    """
+    return seeded(seed, "global", *path, device=learner.device) if draws_itself(learner) else nullcontext()
 
 
 def _fades(learner: Learner, stream: Stream) -> bool:
@@ -206,7 +232,8 @@ def _order(stream: Stream, fades: bool, t: int, p: int, phase: Phase, n: int, pl
 def evaluated(learner: Learner, held_out: Sequence[Data]) -> Tensor:
     """(T,) float64, the score on each task, in evaluation mode."""
     learner.eval()
-    scores = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
+    with drawn(learner, learner.seed, "evaluate"):
+        scores = [learner.evaluate(i, data) for i, data in enumerate(held_out)]
     learner.train()
     return torch.tensor(scores, dtype=torch.float64)
 

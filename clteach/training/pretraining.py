@@ -8,6 +8,7 @@ into the data folder, where ``weights=`` finds it. Killed and started again it g
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +73,16 @@ def pretrain(
         classified correctly (`clteach.data.extractors.trained`).
 
     Raises:
-        ConfigError: an unknown extractor, no class to learn, less than one pass or one image per step, a seed below 0,
-            gains asked for where there is no batch norm, or `out` is a folder.
+        ConfigError: an unknown extractor, no class to learn, less than one pass or one image per step, a learning rate that
+            is not above 0, a seed below 0, gains asked for where there is no batch norm, or `out` is a folder.
         CheckpointError: ``OUT.unfinished`` is damaged, or of other settings, data or code.
         DivergedError: the weights are not finite.
     """
     device, out, seed = resolve_device(device), Path(out), whole_seed(seed)
     if epochs < 1 or batch_size < 1:
         raise ConfigError(f"epochs={epochs}, batch_size={batch_size}: expected at least one of each.")
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"lr={lr}: expected a number above 0, such as the default 1e-4.")
     if extractor not in EXTRACTORS:
         raise unknown("feature extractor", extractor, EXTRACTORS)
     if out.is_dir():
@@ -124,7 +127,8 @@ def pretrain(
     for s in range(begin, steps):
         index = shuffle(s)
         images = as_floats(x[index])
-        loss = F.cross_entropy(net(augmented(images, rng) if augment else images), y[index])
+        with seeded(seed, "step", s, device=device):  # of an extractor of the user's own, which may have dropout
+            loss = F.cross_entropy(net(augmented(images, rng) if augment else images), y[index])
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()

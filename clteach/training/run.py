@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +36,8 @@ class Run:
         initial: (T,) float64, accuracies before any training (for forward transfer).
         losses: one row per window of `log_every` steps: task, phase, step (within the phase, at the window's end) and the
             mean of every loss term.
-        curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks.
+        curve: one row per `eval_every` steps: step (over the whole run) and accuracy (T,) on all tasks; NaN on those that a
+            run which went on did not have yet.
         seconds: time spent in training steps, per task.
         quality: of a pure generator trained with `quality`: for each of its measures (``fid``, ``precision``, ``recall``,
             ...) a (T, T) float64 matrix like `accuracy`, NaN for tasks not learned yet.
@@ -122,9 +125,9 @@ class Run:
         """All results as plain JSON values; NaN (not evaluated) becomes null."""
         return {
             "accuracy": _rows(self.accuracy),
-            "initial": [None if v != v else v for v in self.initial.tolist()],
+            "initial": _row(self.initial.tolist()),
             "losses": self.losses,
-            "curve": self.curve,
+            "curve": [{**row, "accuracy": _row(row["accuracy"])} for row in self.curve],
             "seconds": self.seconds,
             "quality": {measure: _rows(matrix) for measure, matrix in self.quality.items()},
         }
@@ -133,7 +136,9 @@ class Run:
         """The inverse of `numbers`."""
         self.accuracy = _matrix(numbers["accuracy"])
         (self.initial,) = _matrix([numbers["initial"]])
-        self.losses, self.curve, self.seconds = numbers["losses"], numbers["curve"], numbers["seconds"]
+        self.losses, self.seconds = numbers["losses"], numbers["seconds"]
+        curve = numbers["curve"]
+        self.curve = [{**row, "accuracy": [math.nan if v is None else v for v in row["accuracy"]]} for row in curve]
         self.quality = {measure: _matrix(rows) for measure, rows in numbers["quality"].items()}
 
 
@@ -160,7 +165,11 @@ def tidy(
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:
-    return [[None if v != v else v for v in row] for row in matrix.tolist()]
+    return [_row(row) for row in matrix.tolist()]
+
+
+def _row(values: list[float]) -> list[float | None]:
+    return [None if math.isnan(v) else v for v in values]
 
 
 def _matrix(rows: list[list[float | None]]) -> Tensor:
@@ -172,7 +181,8 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
 
     Args:
         path: the file.
-        net: what made its network, where that was one of the user's own: a file holds weights, not code.
+        net: what made its network, where that was one of the user's own: a file holds weights, not code. A warning is given
+            where the network that it makes answers otherwise with these weights, as one with another activation does.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit the method as it is now.
@@ -189,6 +199,7 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
             raise CheckpointError(f"{path} holds a network of your own, made by {about['net']}: pass it as net=.")
         learner = cls.make(spec, configure(cls, about["cfg"]), about["seed"], net)
         learner.load_state_dict(tensors)
+        _check_answers(path, learner, meta.get("probe"), about.get("net"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -196,6 +207,22 @@ def load_learner(path: str | Path, net: NetMaker | None = None) -> Learner:
             "Expected what Learner.save wrote; choose another file, or save the learner again."
         ) from error
     return learner.eval()
+
+
+def _check_answers(path: str | Path, learner: Learner, saved: list[list[float]] | None, name: str | None) -> None:
+    """Warn of another network than the one that was saved (`saved`: its `Learner.probe`, if the file holds one)."""
+    now = learner.probe() if saved is not None else None
+    if saved is None or now is None:
+        return
+    before, after = torch.tensor(saved), torch.tensor(now)
+    # another device rounds otherwise
+    if not torch.allclose(after, before, rtol=0.02, atol=0.02 * float(before.abs().median()) + 1e-4):
+        warnings.warn(
+            f"{path}: the network that net= makes gives other answers with the saved weights than the one that was saved, "
+            f"made by {name}. Expected the same layers, activations and settings: its scores are not those of the run. Pass "
+            "the maker that it was trained with",
+            stacklevel=3,
+        )
 
 
 def spec_from(plain: dict[str, Any]) -> Spec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,19 @@ class Plan(NamedTuple):
                 f"evaluate_on={self.evaluate_on!r}: expected 'test', or 'valid' on a stream made with validation > 0."
             )
 
+    def check_goes_on(self, before: Run) -> None:
+        """ConfigError where this is another experiment than that of the run before: one record cannot say of both."""
+        kept = {"train_seed": "seed", "steps": "steps", "batch_size": "batch_size", "evaluate_on": "evaluate_on"}
+        pairs = {name: (before.config[key], getattr(self, name)) for key, name in kept.items()}
+        other = {name: (was, now) for name, (was, now) in pairs.items() if was != now}
+        if other:
+            what = "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in other.items())
+            same = ", ".join(f"{name}={was!r}" for name, (was, _) in other.items())
+            raise ConfigError(
+                f"the run does not go on as it began: {what}. Its results are kept, and one record cannot say both. Say "
+                f"{same} as before, or give its learner (run.learner) instead to begin a new record."
+            )
+
     def held_out(self, stream: Stream) -> list[Data]:
         """What is evaluated on: of every task the test data, or the part of its training data that is held out."""
         return [task.valid if self.evaluate_on == "valid" and task.valid is not None else task.test for task in stream]
@@ -65,12 +79,16 @@ def built(
     """The learner, on its device: the one given, or one of the method that is named, or one that goes on with task `first`.
 
     Raises:
-        ConfigError: a learner that does not fit the stream or is trained already, or settings for one that is built.
+        ConfigError: no learner, one that does not fit the stream or is trained already, or settings for one that is built.
     """
     if first < 0 or (first and isinstance(learner, str)):
         raise ConfigError(
             f"first={first}: expected the number of tasks that a trained learner has learned; give its run or it itself."
         )
+    if not isinstance(learner, (str, Learner)):
+        got = f"the class {learner.__name__}" if isinstance(learner, type) else f"a {type(learner).__name__}"
+        build_it = f" Build it: {learner.__name__}(stream.spec)." if isinstance(learner, type) else ""
+        raise ConfigError(f"expected a method's name, a learner or the Run of one to train, got {got}.{build_it}")
     if isinstance(learner, str):
         learner = build(learner, stream.spec, seed=plan.seed, net=net, **settings)
     elif settings or net is not None:
@@ -130,6 +148,8 @@ def new_run(learner: Learner, stream: Stream, plan: Plan, first: int = 0, before
         run.initial[:first] = before.initial
         if not hasattr(learner, "judge"):  # the judge of a generator's samples knows the later tasks now
             run.accuracy[:first, :first] = before.accuracy
+            ahead = [math.nan] * (T - first)
+            run.curve = [{**row, "accuracy": row["accuracy"] + ahead} for row in before.curve]
     return run
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import clteach
 from clteach.data.streams import split
 from clteach.errors import CheckpointError, ConfigError
 from clteach.learners.fisher import fisher_diagonal, fisher_linear, fisher_vmap
-from clteach.learners.learner import Classifier
+from clteach.learners.learner import Classifier, NetMaker
 from clteach.methods import METHODS, build, configure
 from clteach.methods.xdg import XdG
 from clteach.models.hypernet import Target
@@ -189,6 +191,33 @@ def test_saved_and_loaded_with_its_maker(name: str, tmp_path: Path) -> None:
         load_learner(folder / "learner.safetensors", net=tanh)
 
 
+def leaky(slope: float) -> NetMaker:
+    return lambda shape, n_out: mlp(shape, (10,), n_out, partial(nn.LeakyReLU, slope))
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_another_network_with_the_same_weights_is_noticed(name: str, tmp_path: Path) -> None:
+    cls = METHODS[name]
+    stream = split(toy_data(), "task" if "task" in cls.scenarios else "class", tasks=2)
+    learner = cls.make(stream.spec, settings(name), 0, leaky(0.01))
+    run = train(learner, stream, steps=12, batch_size=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Run.load(run.save(tmp_path), net=leaky(0.01))
+    with pytest.warns(UserWarning, match=r"gives other answers with the saved weights .*made by .*leaky") as said:
+        Run.load(tmp_path, net=leaky(5.0))
+    assert len(said) == 1
+
+
+def test_a_network_that_cannot_be_probed_is_saved_all_the_same(tmp_path: Path) -> None:
+    """And so is a file without a probe read back, as older ones are."""
+    learner = build("ewc", STREAM.spec, net=leaky(0.01))
+    learner.predict = lambda x, task: x.no_such_thing  # type: ignore[method-assign]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_learner(learner.save(tmp_path / "learner"), net=leaky(5.0))
+
+
 def test_the_old_network_keeps_its_statistics() -> None:
     """LwF's copy of the past is in evaluation mode: its batch norm neither learns nor looks at the batch."""
     learner = build("lwf", STREAM.spec, net=convolutions)
@@ -244,13 +273,19 @@ def test_feedback_needs_a_last_layer_to_grow_on() -> None:
     ("net", "said"),
     [
         (lambda shape, n_out: nn.Linear(64, n_out + 1), r"failed on one input|gives \(1,"),
-        (lambda shape, n_out: nn.Sequential(nn.Flatten(), nn.Linear(64, n_out + 1)), r"gives \(1, 5\)"),
+        (lambda shape, n_out: nn.Sequential(nn.Flatten(), nn.Linear(64, n_out + 1)), r"gives \(1, [35]\)"),
         (lambda shape, n_out: "a network", r"made a str"),
+        (tanh((1, 8, 8), 4), r"net= got a network, a Sequential\. Expected a function that makes one"),
+        ("a network", r"net= got a str\. Expected a function"),
+        (lambda: tanh((1, 8, 8), 4), r"cannot be called as net\(shape, K\) \(too many positional arguments\)"),
+        (lambda shape, n_out: tanh(shape, n_out).requires_grad_(False), "no weight that learns"),
+        (lambda shape, n_out: nn.Flatten(), r"gives \(1, 64\)"),
     ],
 )
-def test_a_network_that_does_not_fit_says_so(net: Any, said: str) -> None:
+@pytest.mark.parametrize("name", ["ewc", "separate-networks"])
+def test_a_network_that_does_not_fit_says_so(name: str, net: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build("ewc", STREAM.spec, net=net)
+        build(name, STREAM.spec, net=net)
 
 
 def test_a_built_learner_has_its_network() -> None:

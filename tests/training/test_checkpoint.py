@@ -117,6 +117,14 @@ def test_a_checkpoint_of_another_experiment_is_refused(tmp_path: Path) -> None:
     train("finetune", stream, steps=2, batch_size=5, hidden=(8,), checkpoint=file, device="cpu")
     with pytest.raises(CheckpointError, match="steps was 2, is 3"):
         train("finetune", stream, steps=3, batch_size=5, hidden=(8,), checkpoint=file, device="cpu")
+    file.unlink()
+
+    def net(shape: tuple[int, ...], n_out: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, n_out))
+
+    train("finetune", stream, steps=2, batch_size=5, net=net, checkpoint=file, device="cpu")
+    with pytest.raises(CheckpointError, match=r"another experiment \(net was '.*net', is None\)"):
+        train("finetune", stream, steps=2, batch_size=5, checkpoint=file, device="cpu")
 
 
 def test_unwritable_checkpoint(tmp_path: Path) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import linecache
+import logging
 import subprocess
 import sys
 import textwrap
+import threading
+from argparse import Namespace
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import clteach
 from clteach.data.extractors import EXTRACTORS
@@ -184,6 +192,122 @@ def test_what_a_function_closes_over_is_part_of_it() -> None:
     assert code(reads) != before
 
 
+def maker(shape: tuple[int, ...], n_out: int, slope: float = 0.0, act: Any = nn.ReLU) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.LeakyReLU(slope), act(), nn.Linear(4, n_out))
+
+
+@dataclass
+class Settings:
+    slope: float = 0.0
+    layers: dict[str, Any] = field(default_factory=dict)
+
+
+class Slotted:
+    __slots__ = ("slope",)
+
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+
+class Factory:
+    """It names itself, and holds what no file can hold."""
+
+    def __init__(self, slope: float) -> None:
+        self.slope, self.me, self.lock, self.log = slope, self, threading.Lock(), logging.getLogger(__name__)
+
+    def make(self, shape: tuple[int, ...], n_out: int) -> nn.Module:
+        return maker(shape, n_out, self.slope)
+
+    __call__ = make
+
+
+def reading(thing: Any) -> Any:
+    return lambda shape, n_out: maker(shape, n_out, thing)
+
+
+OBJECTS: dict[str, tuple[Any, Any]] = {
+    "the arguments of a partial": (partial(maker, slope=0.1), partial(maker, slope=0.2)),
+    "a class of torch's": (partial(maker, act=nn.ReLU), partial(maker, act=nn.Tanh)),
+    "a function of torch's": (partial(maker, act=torch.relu), partial(maker, act=torch.tanh)),
+    "a function of NumPy's": (reading(np.tanh), reading(np.exp)),
+    "the object of a bound method": (Factory(0.1).make, Factory(0.2).make),
+    "an object that is called": (Factory(0.1), Factory(0.2)),
+    "the function of a partial": (partial(reading(1)), partial(reading(2))),
+    "a cached function": (cache(reading(1)), cache(reading(2))),
+    "a wrapped function": (torch.no_grad()(reading(1)), torch.no_grad()(reading(2))),
+    "a namespace": (reading(Namespace(slope=0.1)), reading(Namespace(slope=0.2))),
+    "a dataclass": (reading(Settings(0.1)), reading(Settings(0.2))),
+    "deep within": (reading([Settings(0, {"a": Slotted(1)})]), reading([Settings(0, {"a": Slotted(2)})])),
+    "the settings of a method": (reading(METHODS["ewc"].Config(lr=0.1)), reading(METHODS["ewc"].Config(lr=0.2))),
+    "a stream": (reading(clteach.split(toy_data(), tasks=2)), reading(clteach.split(toy_data(), tasks=4))),
+    "the settings of a layer": (reading(nn.Dropout(0.1)), reading(nn.Dropout(0.2))),
+    "numbers in two bytes": (reading(torch.zeros(2).bfloat16()), reading(torch.ones(2).bfloat16())),
+    "functions of one name": (reading([reading(1), reading(2)]), reading([reading(1), reading(3)])),
+}
+
+
+@pytest.mark.parametrize("what", OBJECTS)
+def test_what_objects_hold_is_part_of_it(what: str) -> None:
+    one, other = map(code, OBJECTS[what])
+    assert one is not None and one != other
+
+
+def test_what_changes_by_itself_is_no_part_of_it() -> None:
+    """What a library keeps for itself, and an attribute that is called like a global of the user's."""
+    log = logging.getLogger("of this test")
+    before = code(reading(log))
+    log.setLevel("ERROR")
+    assert code(reading(log)) == before is not None
+    run = train("finetune", clteach.split(toy_data(), tasks=2), steps=1, hidden=(4,))
+    before = code(reading(run))
+    run.seconds[0] += 1
+    assert code(reading(run)) == before
+    next(run.learner.parameters()).data += 1
+    assert code(reading(run)) != before
+    space: dict[str, Any] = {"__name__": "__main__", "history": []}
+    source = "def reads(thing):\n    return thing.history\n"
+    exec(compile(source, "<a cell>", "exec"), space)
+    linecache.cache["<a cell>"] = len(source), None, source.splitlines(keepends=True), "<a cell>"
+    before = code(space["reads"])
+    space["history"].append(1)
+    assert code(space["reads"]) == before is not None
+
+
+def test_objects_that_cannot_be_read_count_as_unknown() -> None:
+    class Sealed:
+        def __getstate__(self) -> Any:
+            raise RuntimeError("not now")
+
+    assert code(reading(Sealed())) is None and code(reading(nn.LazyLinear(2))) is None
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    assert code(reading(deep)) is None
+
+
+def test_objects_are_the_same_in_another_process(folder: Path) -> None:
+    script = """
+        from argparse import Namespace
+        from dataclasses import dataclass
+        from functools import partial
+        from pathlib import Path
+        from clteach.training.code import code
+
+        @dataclass
+        class Settings:
+            names: set
+            where: Path = Path("here")
+
+        def maker(shape, n_out, settings, act):
+            return settings
+
+        names = {str(i) for i in range(20)} | {lambda: 1, lambda: 2}
+        print(code(partial(maker, settings=Settings(names), act=Namespace(f=min, g=lambda: 3))))
+        """
+    first = printed(folder, textwrap.dedent(script))
+    assert first != "None" and printed(folder, textwrap.dedent(script)) == first
+
+
 def test_a_checkpoint_belongs_to_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream, file = clteach.split(toy_data(), "task", tasks=2), tmp_path / "mine.safetensors"
     monkeypatch.setitem(METHODS, "mine", make(1.0))
@@ -203,6 +327,11 @@ def test_a_checkpoint_belongs_to_its_code(tmp_path: Path, monkeypatch: pytest.Mo
     other = lambda shape, n_out: net(shape, n_out)  # noqa: E731
     with pytest.raises(CheckpointError):
         train("finetune", stream, steps=2, net=other, checkpoint=file)
+    file.unlink()
+    train("finetune", stream, steps=2, net=partial(maker, slope=0.01), checkpoint=file)
+    train("finetune", stream, steps=2, net=partial(maker, slope=0.01), checkpoint=file)
+    with pytest.raises(CheckpointError, match="has changed since"):
+        train("finetune", stream, steps=2, net=partial(maker, slope=5.0), checkpoint=file)
 
 
 def test_without_a_source_nothing_is_read_back_or_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

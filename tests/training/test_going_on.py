@@ -101,6 +101,40 @@ def test_it_is_killed_and_resumed_while_it_goes_on(tmp_path: Path) -> None:
     assert loaded.config["first"] == 2 and torch.equal(loaded.accuracy.nan_to_num(), again.accuracy.nan_to_num())
 
 
+def test_a_run_goes_on_with_its_own_seed_and_keeps_all_its_results(tmp_path: Path) -> None:
+    whole = tasks(3, "class")
+    options = {**OPTIONS, "eval_every": 3, "log_every": 2, "hidden": (8,)}
+    begun = clteach.train("ewc", whole.upto(2), seed=3, **options)
+    del options["hidden"]
+    run = clteach.train(begun, whole, first=2, **options)
+    asked = clteach.train(begun, whole, first=2, seed=3, **options)
+    at_once = clteach.train("ewc", whole, seed=3, **options, hidden=(8,))
+    for each in (run, asked, Run.load(run.save(tmp_path))):
+        assert same(each, at_once) and each.config == {**at_once.config, "first": 2}
+        assert [row["step"] for row in each.curve] == [row["step"] for row in at_once.curve] == [3, 6, 9, 12]
+        curve, full = (torch.tensor([row["accuracy"] for row in one.curve]) for one in (each, at_once))
+        assert torch.equal(curve[:2, :2], full[:2, :2]) and torch.equal(curve[2:], full[2:])
+        assert curve[:2, 2].isnan().all(), "the third task was not there yet"
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"seed": 1}, r"seed was 0, is 1.*Say seed=0 as before, or give its learner"),
+        ({"steps": 5, "batch_size": 6}, r"steps was 4, is 5; batch_size was 5, is 6.*Say steps=4, batch_size=5"),
+        ({"evaluate_on": "valid"}, r"evaluate_on was 'test', is 'valid'.*Say evaluate_on='test'"),
+    ],
+)
+def test_a_run_goes_on_as_it_began(other: dict[str, Any], words: str) -> None:
+    """Its results are kept, and its record says one seed and one number of steps."""
+    whole = clteach.split(DATA, "class", tasks=3, validation=0.25)
+    run = trained("finetune", whole.upto(2))
+    with pytest.raises(ConfigError, match=words):
+        clteach.train(run, whole, first=2, **{**OPTIONS, **other})
+    anew = clteach.train(run.learner, whole, first=2, **{**OPTIONS, **other})
+    assert anew.accuracy[:2].isnan().all() and len(anew.losses) == 1
+
+
 def test_what_cannot_go_on_says_why(tmp_path: Path) -> None:
     whole = tasks(3, "domain")
     run = trained("finetune", whole.upto(2))

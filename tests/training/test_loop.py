@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from clteach.data.streams import split
-from clteach.data.tasks import Batch, Shuffle
+from clteach.data.tasks import Batch, Shuffle, Stream
 from clteach.errors import ConfigError
-from clteach.learners.learner import Classifier, Losses, Noise, Phase
+from clteach.learners.learner import Classifier, Learner, Losses, Noise, Phase
 from clteach.methods import METHODS, build
 from clteach.seeding import derive
 from clteach.training import loop
@@ -115,6 +117,87 @@ def test_phases_resume_and_report(tmp_path: Path) -> None:
         assert same_state(whole.learner, resumed.learner), stop
         assert whole.losses == resumed.losses and whole.curve == resumed.curve, stop
         assert torch.equal(whole.accuracy, resumed.accuracy) and torch.equal(whole.initial, resumed.initial), stop
+
+
+def dropping(shape: tuple[int, ...], n_out: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, n_out))
+
+
+class Restless(Classifier):
+    """A method of the user's own that draws wherever it is called, and not from the generator it is given."""
+
+    name, summary = "restless", "for tests"
+
+    def begin_phase(self, t: int, phase: Phase, data: Any, rng: torch.Generator) -> None:
+        with torch.no_grad():
+            self.net[-1].bias += 0.1 * torch.randn(self.net[-1].bias.shape)
+
+    def loss(self, batch: Batch, noise: Noise) -> Losses:
+        return {"current": self.cross_entropy(self.predict(batch.x + 0.1 * torch.rand_like(batch.x)), batch)}
+
+    def end_task(self, t: int, data: Any, rng: torch.Generator) -> None:
+        self.begin_phase(t, Phase("train", 0), data, rng)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        return nn.functional.dropout(super().predict(x, task), 0.5)
+
+
+def with_dropout(stream: Stream) -> Learner:
+    learner = build("finetune", stream.spec, hidden=(20,))
+    learner.net.insert(3, nn.Dropout(0.5))  # type: ignore[operator,union-attr]
+    return learner
+
+
+DRAW: dict[str, Callable[[Stream], Learner]] = {
+    "dropout in a network of one's own": lambda stream: build("lwf", stream.spec, net=dropping),
+    "a method of one's own": lambda stream: Restless(stream.spec, tiny(Restless)),
+    "dropout put into a method": with_dropout,
+}
+
+
+@pytest.mark.parametrize("what", DRAW)
+def test_what_draws_by_itself_has_the_seed_of_the_run(what: str, tmp_path: Path) -> None:
+    """Whatever the state of the global generator, which stays as it is; also after a kill at any step."""
+    stream = split(toy_data(), "class", tasks=2)
+
+    def trained(seed: int = 0, learner: Learner | None = None, **more: Any) -> Run:
+        learner = DRAW[what](stream) if learner is None else learner
+        return train(learner, stream, steps=5, batch_size=5, seed=seed, eval_every=3, device="cpu", **more)
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    whole = trained()
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    again = trained()
+    assert same_state(whole.learner, again.learner) and whole.losses == again.losses and whole.curve == again.curve
+    assert torch.equal(whole.accuracy, again.accuracy) and torch.equal(whole.initial, again.initial)
+    assert trained(seed=1).losses != whole.losses
+    for stop in (2, 4, 7):
+        file, learner = tmp_path / f"{stop}.safetensors", DRAW[what](stream)
+        original, calls = learner.step, iter(range(stop))
+
+        def step(batch: Batch, noise: Noise) -> Losses:
+            if next(calls, None) is None:  # noqa: B023
+                raise KeyboardInterrupt
+            return original(batch, noise)  # noqa: B023
+
+        learner.step = step  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            trained(learner=learner, checkpoint=file, checkpoint_every=1)
+        torch.manual_seed(stop)
+        resumed = trained(checkpoint=file, checkpoint_every=1)
+        assert same_state(whole.learner, resumed.learner) and whole.losses == resumed.losses, stop
+        assert torch.equal(whole.accuracy, resumed.accuracy), stop
+
+
+def test_a_method_of_the_package_is_never_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeded(*path: Any, **where: Any) -> Any:
+        raise AssertionError("it would cost time in every step")
+
+    stream = split(toy_data(), "class", tasks=2)
+    monkeypatch.setattr(loop, "seeded", seeded)
+    train("generative-replay", stream, steps=2, batch_size=5, hidden=(4,), device="cpu")
 
 
 def test_compiled_steps_give_the_same_result() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_shifted_image_goes_on_as_its_own_mirror_image() -> None:
 
 def test_gains_begin_at_one_or_at_random(tmp_path: Path) -> None:
     data = toy_data((3, 32, 32), n=40)
-    still: dict[str, Any] = {**HOW, "epochs": 1, "lr": 0.0}
+    still: dict[str, Any] = {**HOW, "epochs": 1, "lr": 1e-12}
     for uniform in (False, True):
         file = pretrain(data, tmp_path / f"{uniform}", uniform_gains=uniform, **still)
         gains = torch.cat(
@@ -121,6 +122,10 @@ def test_one_clear_error_before_anything_is_trained(tmp_path: Path, monkeypatch:
     for bad, words in (
         ({"batch_size": 0}, "batch_size=0: expected at least one"),
         ({"epochs": 0}, "epochs=0"),
+        ({"lr": 0.0}, "lr=0.0: expected a number above 0"),
+        ({"lr": -1e-3}, "lr=-0.001"),
+        ({"lr": math.nan}, "lr=nan"),
+        ({"lr": math.inf}, "lr=inf"),
         ({"seed": -1}, "seed=-1"),
         ({"uniform_gains": True, "extractor": "flat"}, "'flat' has no batch norm"),
     ):

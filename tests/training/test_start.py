@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from clteach.data.streams import split
 from clteach.errors import ConfigError
+from clteach.learners.learner import Classifier
 from clteach.methods import build
 from clteach.training.learner_checks import toy_data
 from clteach.training.loop import train
@@ -38,6 +40,21 @@ def test_a_learner_of_another_stream_is_refused() -> None:
         train(learner, split(toy_data(), tasks=2), device="cpu")
     with pytest.raises(ConfigError, match="already built"):
         train(learner, split(toy_data(), tasks=4), device="cpu", lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (Classifier, r"got the class Classifier\. Build it: Classifier\(stream\.spec\)"),
+        (None, "got a NoneType"),
+        (5, "got a int"),
+        (torch.nn.Linear(2, 2), "got a Linear"),
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"lr": 0.1}, {"first": 1}])
+def test_what_is_no_learner_is_refused(learner: Any, words: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"expected a method's name, a learner or the Run of one.*{words}"):
+        train(learner, split(toy_data(), tasks=2), device="cpu", **settings)
 
 
 def test_evaluation_on_held_out_training_data() -> None:
