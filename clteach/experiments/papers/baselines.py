@@ -307,6 +307,8 @@ RECIPES: dict[str, Recipe | Study] = {
         "split CIFAR-100 (10 tasks of 10 classes), every method behind convolutions that learned CIFAR-10",
         ("2022",),
         ("None", "Joint", "EWC", "SI", "LwF", "ER (100 / class)", "BI-R", "generative classifier"),
+        # What the published code calls joint: the steps of a single task, once, on the data of all.
+        others={"Joint, trained once": Row("joint", stream={**CIFAR10, "tasks": 1})},
     ),
     "split-cifar100-task": split_cifar100(
         "split CIFAR-100 with the task known, so that XdG can take part, behind convolutions that learned CIFAR-10",
