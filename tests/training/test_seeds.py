@@ -69,8 +69,9 @@ def test_on_permuted_pixels(name: str) -> None:
     runs = train_seeds(name, lambda seed: permuted(toy_data(), "domain", tasks=2, seed=seed), SEEDS, **options)
     for seed, run in zip(SEEDS, runs, strict=True):
         alone = train(name, permuted(toy_data(), "domain", tasks=2, seed=seed), seed=seed, **options)
-        # Adam divides g by √v: the gradients of pixels that are always black are nothing but rounding, and so are the steps.
-        assert_same(run, alone, weights=1e-4)
+        # Adam divides g by √v: gradients of padding are little more than rounding, and so are its steps, up to 1e-3 each.
+        # How they come out is the processor's business. Whether the samples were the same, the losses say, to 1e-5.
+        assert_same(run, alone, weights=1e-3)
 
 
 @pytest.mark.parametrize("name", ["ewc", "si", "er", "generative-replay"])
