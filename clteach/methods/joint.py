@@ -3,7 +3,9 @@ r"""Joint training: in every task, train on the data of all tasks so far.
 $$\mathcal{L}_t(\theta) = \mathbb{E}_{(x, y) \sim \text{tasks } 1 \dots t}\big[-\log p_\theta(y \,|\, x)\big]$$
 
 The upper bound ("offline" in the papers' tables): not continual learning at all, since it keeps everything. The number of
-steps per task is the same as for the other methods, so the data seen per class becomes thinner with every task.
+steps per task is the same as for the other methods, so the data seen per class becomes thinner with every task. The
+published code of 2022 trains once instead, on the data of all tasks with the steps of a single one: the same as a stream of
+one task.
 """
 
 from __future__ import annotations
