@@ -65,13 +65,17 @@ def test_each_seed_is_as_if_alone(name: str, scenario: str) -> None:
 @pytest.mark.parametrize("name", ["finetune", "ewc", "generative-replay"])
 def test_on_permuted_pixels(name: str) -> None:
     """There the seeds share no rows that could be gathered in one go."""
+    # Adam divides g by √v. Where samples are replayed, the gradients of padding are little more than rounding, which is the
+    # processor's business, and so are its steps: without padding the weights agree to 1e-7 on all of them.
+    pad = 0 if name == "generative-replay" else 2
     options: dict[str, Any] = {"steps": 10, "batch_size": 8, "device": "cpu", **settings(name)}
-    runs = train_seeds(name, lambda seed: permuted(toy_data(), "domain", tasks=2, seed=seed), SEEDS, **options)
+
+    def stream(seed: int) -> Stream:
+        return permuted(toy_data(), "domain", tasks=2, seed=seed, pad=pad)
+
+    runs = train_seeds(name, stream, SEEDS, **options)
     for seed, run in zip(SEEDS, runs, strict=True):
-        alone = train(name, permuted(toy_data(), "domain", tasks=2, seed=seed), seed=seed, **options)
-        # Adam divides g by √v: gradients of padding are little more than rounding, and so are its steps, up to 1e-3 each.
-        # How they come out is the processor's business. Whether the samples were the same, the losses say, to 1e-5.
-        assert_same(run, alone, weights=1e-3)
+        assert_same(run, train(name, stream(seed), seed=seed, **options))
 
 
 @pytest.mark.parametrize("name", ["ewc", "si", "er", "generative-replay"])
