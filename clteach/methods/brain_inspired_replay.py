@@ -119,10 +119,15 @@ class BrainInspiredReplay(GenerativeReplay):
             contexts = spec.n_tasks if spec.scenario == "domain" else spec.n_out
             vae = ContextVAE(read, hidden, cfg.z, classes, contexts, cfg.gating, replays_features)
             if cfg.feedback:  # of its own the encoder only needs the step from the last hidden layer to z
-                if not isinstance(classifier, nn.Sequential) or not isinstance(classifier[-1], nn.Linear):
+                if (
+                    not isinstance(classifier, nn.Sequential)
+                    or type(classifier).forward is not nn.Sequential.forward  # layers are called one by one in `both`
+                    or not isinstance(classifier[-1], nn.Linear)
+                ):
                     raise ConfigError(
                         f"{self.name}: with feedback the decoder grows on the classifier's last hidden layer. Expected a "
-                        "network that is an nn.Sequential and ends with an nn.Linear; give such a one, or feedback=False."
+                        "network that is an nn.Sequential and ends with an nn.Linear, without a forward of its own; give "
+                        "such a one, or feedback=False."
                     )
                 vae.encoder = nn.Sequential(nn.Linear(classifier[-1].in_features, 2 * cfg.z))
             if decodes_pixels:  # and the decoder the way from features to pixels

@@ -354,6 +354,20 @@ def test_reinit_forgets_a_network_of_one_s_own(feedback: bool) -> None:
         assert torch.equal(learner.old_net.state_dict()[name], learned[name]), name
 
 
+def test_with_feedback_a_forward_of_one_s_own_is_not_passed_over() -> None:
+    class Doubled(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(2 * x)
+
+    def net(shape: tuple[int, ...], n_out: int) -> nn.Module:
+        return Doubled(nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, n_out))
+
+    spec = split(toy_data(n_classes=6), "class", tasks=3).spec
+    with pytest.raises(ConfigError, match="without a forward of its own"):
+        BrainInspiredReplay(spec, BrainInspiredReplay.Config(hidden=(8,), z=3), 0, net)
+    BrainInspiredReplay(spec, BrainInspiredReplay.Config(hidden=(8,), z=3, feedback=False), 0, net)
+
+
 def test_samples_and_their_errors() -> None:
     learner, stream = ready("class", 1)
     images = learner.sample(6, generator(0), classes=torch.arange(6) % 4)
